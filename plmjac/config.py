@@ -1,0 +1,167 @@
+"""From a command line to a checked configuration, and from an outcome to an exit code.
+
+Hydra composes the YAML tree of conf/; what comes out is a plain dictionary, validated by a pydantic model whose fields
+are the schema. A wrong key or value ends with exit code 2 and a sentence that names the nearest right one.
+"""
+
+import difflib
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+DONE, USAGE, SOME_FAILED = 0, 2, 3
+
+log = logging.getLogger("plmjac")
+
+Config = dict[str, Any]
+M = TypeVar("M", bound=BaseModel)
+
+
+class UsageError(ValueError):
+    """A mistake in what was asked for: exit code 2, and the message is all the user sees."""
+
+
+def config_dir() -> Path:
+    """The YAML tree: inside the package in a wheel, beside it in a checkout or an editable install."""
+    here = Path(__file__).resolve().parent
+    for conf in (here.parent / "conf", here / "conf"):
+        if (conf / "predict.yaml").is_file():
+            return conf
+    raise FileNotFoundError(f"no conf/ beside or inside {here}; reinstall plmjac")
+
+
+def options(group: str) -> list[str]:
+    """The names a config group offers."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+def run(config_name: str, job: Callable[[Config], int], added_groups: Iterable[str] = ()) -> int:
+    """Compose the configuration from sys.argv, run the job with it (or each job of a multirun), return the exit code.
+
+    `added_groups` are groups outside the defaults list (`+dataset=pdb`); `dataset=pdb` is understood as well.
+    """
+    _set_up_logging()
+    sys.argv[1:] = [_with_plus(argument, added_groups) for argument in sys.argv[1:]]
+    if not any(argument.startswith("-") for argument in sys.argv[1:]):
+        try:
+            with initialize_config_dir(str(config_dir()), version_base="1.3"):
+                compose(config_name, overrides=sys.argv[1:])
+        except (HydraException, OmegaConfBaseException) as error:
+            log.error("error: %s", _explain(error, config_name))
+            return USAGE
+    codes: list[int] = []
+
+    def one_job(config: DictConfig) -> None:
+        codes.append(_guarded(job, config))
+
+    main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(one_job)
+    try:
+        main()
+    except SystemExit as stop:
+        if codes or stop.code in (0, None):
+            raise
+        return USAGE  # Hydra has said what is wrong
+    return max(codes, default=DONE)
+
+
+def parse(schema: type[M], config: Config) -> M:
+    """Check a composed configuration against its schema. Raises UsageError naming each wrong key."""
+    try:
+        return schema.model_validate(config)
+    except ValidationError as error:
+        raise UsageError("\n".join(_problem(problem, schema) for problem in error.errors())) from None
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The words in a list that look like this one, as the end of a sentence; all of them if none does."""
+    known = sorted(set(words))
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
+
+
+def _guarded(job: Callable[[Config], int], config: DictConfig) -> int:
+    """Run one job; a mistake of the user's becomes a sentence and exit code 2."""
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        assert isinstance(plain, dict)
+        return job({str(key): value for key, value in plain.items()})
+    except (UsageError, OmegaConfBaseException) as error:
+        log.error("error: %s", _explain(error, None))
+        return USAGE
+
+
+def _with_plus(argument: str, groups: Iterable[str]) -> str:
+    return f"+{argument}" if any(argument.startswith(f"{group}=") for group in groups) else argument
+
+
+def _explain(error: Exception, config_name: str | None) -> str:
+    """Hydra's message, with the nearest right word in the place of its advice to add the wrong one."""
+    text = str(error).strip()
+    missing = re.search(r"Missing mandatory value: (\S+)", text)
+    if missing:
+        return f"{missing[1]} is needed: give {missing[1]}=..."
+    wrong_key = re.search(r"Could not override '([^']+)'", text)
+    if wrong_key and config_name:
+        return f"there is no key {wrong_key[1]!r}; {nearest(wrong_key[1], _known_keys(config_name))}"
+    wrong_option = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
+    if wrong_option and (config_dir() / wrong_option[1]).is_dir():
+        group, option = wrong_option[1], wrong_option[2]
+        return f"there is no {group} {option!r}; {nearest(option, options(group))}"
+    if (
+        "mismatched input" in text
+        or "token recognition" in text
+        or "Ambiguous value" in text
+        or "LexerNoViable" in text
+    ):
+        return (
+            f"{text}\nValues with commas, blanks, = or brackets need quotes twice: 'dataset.path=\"/data/a,b.fasta\"'"
+        )
+    return text
+
+
+def _known_keys(config_name: str) -> list[str]:
+    """Every dotted key of the main configuration with every option of the groups in the command line."""
+    chosen = [argument for argument in sys.argv[1:] if "." not in argument.split("=")[0] and argument.count("=") == 1]
+    groups = [path.name for path in config_dir().iterdir() if path.is_dir()]
+    good = [text for text in chosen if text.lstrip("+").split("=")[0] in groups]
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose(config_name, overrides=good)
+    keys = _dotted(OmegaConf.to_container(config, resolve=False))
+    return [*keys, *groups]
+
+
+def _dotted(value: Any, prefix: str = "") -> list[str]:
+    if not isinstance(value, dict):
+        return [prefix]
+    return [name for key, inner in value.items() for name in _dotted(inner, f"{prefix}.{key}" if prefix else str(key))]
+
+
+def _problem(problem: Any, schema: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = schema.model_fields.keys()
+        for part in problem["loc"][:-1]:
+            inner = schema.model_fields[str(part)].annotation if str(part) in schema.model_fields else None
+            known = inner.model_fields.keys() if isinstance(inner, type) and issubclass(inner, BaseModel) else known
+        return f"there is no key {where!r}; {nearest(str(problem['loc'][-1]), known)}"
+    return f"{where}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _set_up_logging() -> None:
+    """Plain sentences on stderr; Python's own names of modules and levels help nobody here."""
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        root.addHandler(handler)
+    log.setLevel(logging.INFO)

@@ -1,0 +1,63 @@
+"""Where proteins come from: each dataset turns a source into `Protein`s, and into a reason where it cannot.
+
+`build` makes one from the keys of a configuration. A new dataset is a class with typed, defaulted arguments, a line in
+`DATASETS` and a YAML file in conf/dataset; nothing else changes. Nothing here knows what is computed of a protein.
+"""
+
+import inspect
+from typing import cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from plmjac.datasets.base import Dataset, InputError, Record, nearest
+from plmjac.datasets.demo import DemoDataset
+from plmjac.datasets.fasta import FastaDataset
+from plmjac.datasets.pdb import PdbDataset
+from plmjac.datasets.proteome import ProteomeDataset
+from plmjac.datasets.zhang2024 import Zhang2024Dataset
+
+DATASETS: dict[str, type] = {
+    "demo": DemoDataset,
+    "fasta": FastaDataset,
+    "pdb": PdbDataset,
+    "proteome": ProteomeDataset,
+    "zhang2024": Zhang2024Dataset,
+}
+
+__all__ = ["DATASETS", "Dataset", "InputError", "Record", "build"]
+
+
+def build(name: str, **arguments: object) -> Dataset:
+    """The dataset of this name with its arguments, their names and types checked.
+
+    Raises InputError naming the key, what was given, and the nearest right name; and where the dataset's source does
+    not exist. Downloads happen at the first iteration, not here.
+    """
+    if name not in DATASETS:
+        raise InputError(f"there is no dataset {name!r}; there are {', '.join(DATASETS)}{nearest(name, DATASETS)}")
+    dataset = DATASETS[name]
+    known = inspect.signature(dataset).parameters
+    for key, value in arguments.items():
+        if key not in known:
+            raise InputError(f"dataset={name} has no key dataset.{key}; it has {', '.join(known)}{nearest(key, known)}")
+        try:
+            TypeAdapter(known[key].annotation).validate_python(value, strict=True)
+        except ValidationError:
+            raise InputError(_wrong_type(name, key, value, known[key].annotation)) from None
+    return cast(Dataset, dataset(**arguments))
+
+
+def _wrong_type(name: str, key: str, value: object, annotation: object) -> str:
+    """What is wrong with a value; with the quotes that Hydra needs for ids like 1E10, which it reads as numbers."""
+    message = f"dataset={name}: dataset.{key} must be {_in_words(annotation)}, not {value!r}"
+    items = value if isinstance(value, list) else [value]
+    if "str" in str(annotation) and any(isinstance(item, int | float) for item in items):
+        message += f"; put what looks like a number in quotes: \"dataset.{key}=['1E10']\""
+    return message
+
+
+def _in_words(annotation: object) -> str:
+    plain = getattr(annotation, "__name__", None) if isinstance(annotation, type) else None
+    names = {"str": "text", "int": "a whole number", "bool": "true or false", "float": "a number", "None": "null",
+             "list[str]": "a list of texts"}  # fmt: skip
+    return " or ".join(names.get(part, part) for part in (plain or str(annotation)).split(" | "))

@@ -1,0 +1,163 @@
+"""From a dataset to this rank's work items, by way of the store's manifest.
+
+Rank 0 alone reads the input, makes or checks the store and writes the manifest (`prepare_data`); then every rank reads
+the same manifest, so all plan from one snapshot of what is done and no two ranks ever take the same protein.
+"""
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import BaseFileLock
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from plmjac.records import Filtered, Protein, Rejected, WorkItem
+from plmjac.store import (
+    StoreWriter,
+    completed,
+    create_or_check,
+    lock,
+    open_store,
+    read_manifest,
+    write_manifest,
+)
+from plmjac.workplan import ManifestRow, manifest, merge, remaining, shard, work_items
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked for: which records, into which store, cut how, and what that store must be a store of."""
+
+    records: Callable[[], Iterable[Protein | Rejected | Filtered]]
+    store: Path
+    identity: dict[str, Any]
+    details: dict[str, Any]
+    cost: Callable[[int], float]
+    max_length: int | None = None
+    rows_per_chunk: int | None = None
+
+
+class PlanDataModule(LightningDataModule):
+    """Hands every rank its share of what is not in the store yet."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__()
+        self.prepare_data_per_node = False
+        self.request = request
+        self.attributes: dict[str, Any] = {}
+        self.items: list[WorkItem] = []
+        self.id_of: dict[str, str] = {}
+        self._guard: BaseFileLock | None = None
+        self._asked: list[ManifestRow] = []
+
+    def prepare_data(self) -> None:
+        """On rank 0: read the input, take the store, and write down what is to be done. Idempotent."""
+        if self._guard is not None:
+            return
+        store = self.request.store
+        if (store / "zarr.json").exists():  # refused at once, not after reading 20,000 structures
+            self._take_store()
+        earlier, there = read_manifest(store), completed(store)
+        self._asked = manifest(
+            self.request.records(),
+            max_length=self.request.max_length,
+            cost=self.request.cost,
+            stored={row.sequence: row.key for row in earlier if row.key in there and not row.alias_of},
+        )
+        self._asked = [replace(row, status="done") if _is_done(row, there) else row for row in self._asked]
+        if self._guard is None:  # only now, so that bad input leaves no empty store behind
+            self._take_store()
+        writer = StoreWriter(store)
+        writer.clear_pending()
+        writer.forget_failures()
+        for row in self._asked:
+            if row.status == "failed":
+                writer.record_failure(row.key, row.id, row.reason)
+        write_manifest(store, merge(self._asked, earlier))
+
+    def _take_store(self) -> None:
+        self._guard = lock(self.request.store)
+        create_or_check(self.request.store, self.request.identity, self.request.details)
+
+    def setup(self, stage: str) -> None:
+        """On every rank: this rank's work items, from the manifest that rank 0 wrote."""
+        assert self.trainer is not None
+        store = self.request.store
+        self.attributes = open_store(store).attributes
+        rows = read_manifest(store)
+        self.id_of = {row.key: row.id for row in rows}
+        mine = shard(remaining(rows, ()), self.trainer.global_rank, self.trainer.world_size)
+        self.items = [item for row in mine for item in work_items(row, self.request.rows_per_chunk)]
+
+    def predict_dataloader(self) -> DataLoader[WorkItem]:
+        """One work item a batch; nothing is collated, padded or sent to another process."""
+        return DataLoader(self.items, batch_size=None, collate_fn=lambda item: item)  # type: ignore[arg-type]
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        """Work items are addresses; the module makes the tensors on the device."""
+        return batch
+
+    def finish(self) -> list[ManifestRow]:
+        """On rank 0, after its own share: wait for the others, then write what became of every record.
+
+        No barrier: a rank may be hours behind, and one that dies is ended by the launcher together with this one.
+        """
+        store = self.request.store
+        open_rows = [row for row in self._asked if row.status == "pending" and not row.alias_of]
+        said = time.monotonic()
+        while waiting := [row for row in open_rows if not _is_settled(store, row)]:
+            if time.monotonic() - said > 60:
+                log.info("waiting for %d proteins of other ranks", len(waiting))
+                said = time.monotonic()
+            time.sleep(0.2)
+        there = completed(store)
+        reasons = {path.stem: json.loads(path.read_bytes())["reason"] for path in (store / "failed").glob("*.json")}
+        self._asked = [_outcome(row, there, reasons) for row in self._asked]
+        write_manifest(store, merge(self._asked, read_manifest(store)))
+        return self._asked
+
+
+def summary(rows: list[ManifestRow]) -> str:
+    """What became of the records, in a line, and the first of those that did not get there, with the reason."""
+    counts = Counter(row.status for row in rows)
+    aliases = sum(1 for row in rows if row.alias_of and row.status == "done")
+    text = [
+        ", ".join(
+            f"{counts[status]} {status}" for status in ("done", "failed", "skipped", "filtered") if counts[status]
+        )
+    ]
+    if aliases:
+        text[0] += f" ({aliases} with the sequence of another)"
+    unhappy = [row for row in rows if row.status in ("failed", "skipped")]
+    text += [f"  {row.status} {row.id}: {row.reason} [{row.source}]" for row in unhappy[:50]]
+    if len(unhappy) > 50:
+        text.append(f"  ... and {len(unhappy) - 50} more; all are in the manifest")
+    return "\n".join(text)
+
+
+def _is_done(row: ManifestRow, there: set[str]) -> bool:
+    return row.status == "pending" and (row.alias_of or row.key) in there
+
+
+def _is_settled(store: Path, row: ManifestRow) -> bool:
+    return (store / "proteins" / row.key).exists() or (store / "failed" / f"{row.key}.json").exists()
+
+
+def _outcome(row: ManifestRow, there: set[str], reasons: dict[str, str]) -> ManifestRow:
+    if row.status != "pending":
+        return row
+    key = row.alias_of or row.key
+    if key in there:
+        return replace(row, status="done")
+    reason = reasons[key]
+    return replace(
+        row, status="failed", reason=f"as {key}, which has its sequence: {reason}" if row.alias_of else reason
+    )

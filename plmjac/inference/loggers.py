@@ -1,0 +1,143 @@
+"""Where a run's numbers go besides the store: nowhere, a CSV file, or Weights & Biases.
+
+A logger never fails or stalls a run: what it raises is said once and dropped, and what it does not finish in time is
+left behind. Nothing is only in a logger; the store and its manifest hold it all.
+"""
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+log = logging.getLogger(__name__)
+
+DEADLINE_SECONDS = 30.0
+
+
+class SafeLogger(Logger):
+    """Any logger, with its errors and its delays kept away from the run."""
+
+    def __init__(self, make: Callable[[], Logger], config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.inner: Logger | None = None
+        self._try("start", lambda: self._start(make, config))
+
+    def _start(self, make: Callable[[], Logger], config: Mapping[str, Any]) -> None:
+        inner = make()
+        inner.log_hyperparams(dict(config))
+        self.inner = inner
+
+    @property
+    def name(self) -> str | None:
+        """The inner logger's name."""
+        return self.inner.name if self.inner else None
+
+    @property
+    def version(self) -> int | str | None:
+        """The inner logger's version."""
+        return self.inner.version if self.inner else None
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the configuration is logged when the logger starts."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Pass numbers on, if there is still somebody to pass them to."""
+        inner = self.inner
+        if inner is not None:
+            self._try("log to", lambda: inner.log_metrics(dict(metrics), step))
+
+    def finalize(self, status: str) -> None:
+        """Called by Lightning at the end of its part; the run itself is closed by `close`."""
+        inner = self.inner
+        if inner is not None:
+            self._try("finalize", lambda: inner.finalize(status))
+
+    def close(self, exit_code: int) -> None:
+        """End the run for good, so that the next job in this process gets one of its own."""
+        inner = self.inner
+        if inner is not None and hasattr(inner, "experiment") and hasattr(inner.experiment, "finish"):
+            self._try("close", lambda: inner.experiment.finish(exit_code=exit_code))
+        self.inner = None
+
+    def _try(self, what: str, action: Callable[[], None]) -> None:
+        """Run an action of the logger in a thread with a deadline; on an error or a delay go on without a logger."""
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                action()
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(DEADLINE_SECONDS)
+        if thread.is_alive() or errors:
+            reason = repr(errors[0]) if errors else f"no answer in {DEADLINE_SECONDS:.0f} s"
+            log.warning("could not %s the logger (%s); going on without it", what, reason)
+            self.inner = None
+
+
+def build_logger(config: Mapping[str, Any], *, run_config: Mapping[str, Any], default_dir: Path) -> SafeLogger | None:
+    """The logger that a `logger` config names: none, csv or wandb. Raises ValueError for another name."""
+    options = {key: value for key, value in config.items() if key != "name"}
+    if config["name"] == "none":
+        return None
+    if config["name"] == "csv":
+        return SafeLogger(lambda: _csv(Path(options["dir"] or default_dir)), run_config)
+    if config["name"] == "wandb":
+        return SafeLogger(lambda: _wandb(options, default_dir), run_config)
+    raise ValueError(f"logger {config['name']!r} is not one of none, csv, wandb")
+
+
+def _csv(folder: Path) -> Logger:
+    return CSVLogger(save_dir=folder.parent, name=folder.name, flush_logs_every_n_steps=1)
+
+
+def _wandb(options: Mapping[str, Any], default_dir: Path) -> Logger:
+    import wandb  # imported here so that nobody else waits for it, or needs it
+    from lightning.pytorch.loggers import WandbLogger
+
+    folder = Path(options["dir"] or default_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    mode = wandb_mode(options["mode"])
+    if wandb.run is not None:  # a job before this one in the same process
+        wandb.finish()
+    settings = wandb.Settings(init_timeout=DEADLINE_SECONDS - 5, silent=True)
+    run = wandb.init(
+        project=options["project"],
+        entity=options["entity"],
+        group=options["group"],
+        tags=list(options["tags"] or []),
+        name=options["run_name"],
+        dir=str(folder),
+        mode=mode,
+        settings=settings,
+    )
+    return WandbLogger(experiment=run)
+
+
+def wandb_mode(asked: Literal["auto", "online", "offline", "disabled"]) -> Literal["online", "offline", "disabled"]:
+    """What `mode: auto` comes to: online where there is a key and a network, else offline (`wandb sync` later)."""
+    if asked != "auto":
+        return asked
+    environment = os.environ.get("WANDB_MODE")
+    if environment in ("online", "offline", "disabled"):
+        return environment  # type: ignore[return-value]
+    import wandb
+
+    if not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
+        return "offline"
+    url = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    try:
+        socket.create_connection((url.hostname or "", url.port or 443), timeout=3).close()
+    except OSError:
+        log.warning("W&B: %s cannot be reached; logging offline", url.hostname)
+        return "offline"
+    return "online"

@@ -1,0 +1,127 @@
+"""The LightningModule: one work item in, one chunk of the Jacobian out, and a failure that stays with its protein.
+
+Forward passes are grouped by a token budget here and nowhere else. Keeps one thing between steps: the wild type of the
+protein under way, so that its forward is made once and not once a chunk.
+"""
+
+import logging
+import traceback
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from lightning import LightningModule
+from torch import Tensor
+
+from plmjac.alphabet import encode
+from plmjac.jacobian import jacobian_rows, mutants_per_forward
+from plmjac.models import LanguageModel
+from plmjac.records import Failure, JacobianChunk, WorkItem
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MAX_TOKENS = {"cpu": 4096, "cuda": 16384}
+"""Tokens of one forward by kind of device: enough to keep it busy, few enough for a laptop's memory."""
+
+
+class JacobianModule(LightningModule):
+    """Computes chunks of categorical Jacobians with a language model.
+
+    Peak device memory: weights, one forward of `max_tokens` tokens, one chunk in float32; the writer adds the whole
+    Jacobian of one protein where a contact map is kept. After running out of memory it goes on with half the tokens a
+    forward, and says so.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        letters: Int64[Tensor, " A"],
+        readouts: Collection[str],
+        max_tokens: int | None = None,
+        on_forward: Callable[[WorkItem, int], None] = lambda _item, _count: None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.letters: Tensor
+        self.register_buffer("letters", letters)
+        self.readouts = sorted({"logits", *readouts})
+        self.max_tokens = max_tokens or DEFAULT_MAX_TOKENS["cpu"]
+        self.max_tokens_given = max_tokens is not None
+        self.on_forward = on_forward
+        self.failed: set[str] = set()
+        self._wild_type: tuple[str, Float[Tensor, "L 20"]] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Take the store's word for batch size and threads."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.repeat(data.attributes["run"], self.trainer.strategy.root_device.type)
+
+    def repeat(self, run: Mapping[str, Any], device: str) -> None:
+        """Go on with the batch size and threads that the store's first run recorded, so that bytes stay the same.
+
+        Only where this run is on the same kind of device and was not told otherwise; else results agree within the
+        tolerance of float32 and no closer, which is said.
+        """
+        if device == "cpu":
+            torch.set_num_threads(run["threads"])
+        if run["device"] == device and not self.max_tokens_given:
+            self.max_tokens = run["max_tokens"]
+        elif not self.max_tokens_given:
+            self.max_tokens = DEFAULT_MAX_TOKENS.get(device, DEFAULT_MAX_TOKENS["cuda"])
+        if (run["device"], run["max_tokens"]) != (device, self.max_tokens):
+            log.warning(
+                "the store was begun on %s with max_tokens=%d, this run is on %s with %d: results agree to about 1e-5, "
+                "not to the last bit", run["device"], run["max_tokens"], device, self.max_tokens,
+            )  # fmt: skip
+
+    def predict_step(self, batch: WorkItem, *_: Any) -> JacobianChunk | Failure:
+        """Compute one block of rows. Errors of the data come back as `Failure`; those of the machine are raised."""
+        if batch.key in self.failed:
+            return Failure(batch, "an earlier block of this protein failed")
+        while True:
+            try:
+                return self._chunk(batch)
+            except torch.cuda.OutOfMemoryError as error:
+                if mutants_per_forward(len(batch.sequence), self.max_tokens) == 1:
+                    return _failure(batch, error, f"out of memory with one mutant of {len(batch.sequence)} residues")
+                self.max_tokens //= 2
+                torch.cuda.empty_cache()
+                log.warning("%s: out of memory; going on with max_tokens=%d", batch.key, self.max_tokens)
+            except Exception as error:
+                if is_fatal(error):
+                    raise
+                return _failure(batch, error, f"{type(error).__name__}: {error}")
+
+    def _chunk(self, item: WorkItem) -> JacobianChunk:
+        tokens = torch.from_numpy(encode(item.sequence)).to(self.device)
+        readouts: dict[str, Tensor] = {}
+        if item.is_first or self._wild_type is None or self._wild_type[0] != item.key:
+            readouts = {name: value[0] for name, value in self.model.read(tokens[None], self.readouts).items()}
+            self._wild_type = (item.key, readouts["logits"].float())
+            self.on_forward(item, 1)
+        rows = jacobian_rows(
+            self.model.logits,
+            tokens,
+            item.start,
+            item.stop,
+            wild_type=self._wild_type[1],
+            letters=self.letters,
+            max_tokens=self.max_tokens,
+            on_forward=lambda count: self.on_forward(item, count),
+        )
+        if not bool(torch.isfinite(rows).all()):
+            raise FloatingPointError("the model gave logits that are not finite; try a higher precision")
+        return JacobianChunk(item, rows, readouts)
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether an error speaks of the machine and not of the protein: then the run must stop, not mark proteins."""
+    if isinstance(error, OSError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and ("CUDA error" in str(error) or "NCCL" in str(error))
+
+
+def _failure(item: WorkItem, error: BaseException, reason: str) -> Failure:
+    return Failure(item, reason, "".join(traceback.format_exception(error)))

@@ -1,0 +1,119 @@
+"""How far a run is: a bar on a terminal, a line every half minute in a log file, and metrics for the loggers.
+
+Progress is measured in the plan's own cost, so the ETA holds when short proteins follow long ones. Rank 0 speaks for
+its own share, which the plan made as large as everybody's.
+"""
+
+import logging
+import sys
+import time
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from tqdm import tqdm
+
+from plmjac import interruption
+from plmjac.inference.datamodule import PlanDataModule
+from plmjac.records import WorkItem
+
+log = logging.getLogger(__name__)
+
+LINE_SECONDS = 30.0
+METRIC_SECONDS = 5.0
+
+
+class Progress(Callback):
+    """Counts residues as their mutants are run, on rank 0."""
+
+    def __init__(self, data: PlanDataModule) -> None:
+        self.data = data
+        self.residues = 0.0
+        self.proteins = 0
+        self._bar: tqdm[Any] | None = None
+        self._began = self._line = self._metric = time.monotonic()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar; also take the signals back, which Lightning has just made its own."""
+        interruption.install()
+        self._began = self._line = self._metric = time.monotonic()
+        if not trainer.is_global_zero:
+            return
+        proteins = {item.key for item in self.data.items}
+        residues = sum(item.stop - item.start for item in self.data.items)
+        log.info(
+            "%d proteins, %d residues to compute on %s%s", len(proteins), residues, pl_module.device,
+            f" (this rank's share; {trainer.world_size} ranks)" if trainer.world_size > 1 else "",
+        )  # fmt: skip
+        self._bar = tqdm(
+            total=sum(item.cost for item in self.data.items),
+            bar_format="{percentage:3.0f}% |{bar}| {postfix} [{elapsed}, {remaining} left]",
+            disable=not sys.stderr.isatty(),
+        )
+
+    def advance(self, item: WorkItem, count: int) -> None:
+        """Note that `count` mutants of this item's protein were run."""
+        rows = item.stop - item.start
+        share = count / max(1.0, 19.0 * rows)
+        self.residues += share * rows
+        if self._bar is None:
+            return
+        self._bar.update(min(share * item.cost, self._bar.total - self._bar.n))
+        self._bar.set_postfix_str(f"{self.rate:.1f} residues/s, {self.proteins} proteins done", refresh=False)
+        now = time.monotonic()
+        if self._bar.disable and now - self._line > LINE_SECONDS:
+            self._line = now
+            self._say(now)
+
+    @property
+    def rate(self) -> float:
+        """Residues whose 19 substitutions were run, a second, on this rank since the start."""
+        return self.residues / max(1e-9, time.monotonic() - self._began)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: WorkItem,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count proteins, and tell the logger now and then."""
+        if not batch.is_last:
+            return
+        self.proteins += 1
+        now = time.monotonic()
+        if trainer.logger is not None and now - self._metric > METRIC_SECONDS:
+            self._metric = now
+            self._log_metrics(trainer)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar and log the last numbers."""
+        if self._bar is not None:
+            self._bar.close()
+            seconds = time.monotonic() - self._began
+            log.info("%d proteins in %.1f s, %.1f residues/s", self.proteins, seconds, self.rate)
+        if trainer.logger is not None:
+            self._log_metrics(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _log_metrics(self, trainer: Trainer) -> None:
+        assert trainer.logger is not None
+        trainer.logger.log_metrics({"proteins": self.proteins, "residues_per_second": self.rate}, step=self.proteins)
+
+    def _say(self, now: float) -> None:
+        assert self._bar is not None
+        done = self._bar.n / max(self._bar.total, 1e-9) if not self._bar.disable else self._fraction()
+        left = (now - self._began) * (1 - done) / max(done, 1e-9)
+        log.info(
+            "%3.0f%%, %d proteins done, %.1f residues/s, about %.0f s left", 100 * done, self.proteins, self.rate, left
+        )
+
+    def _fraction(self) -> float:
+        residues = sum(item.stop - item.start for item in self.data.items)
+        return self.residues / max(1, residues)

@@ -1,0 +1,127 @@
+"""The Lightning Trainer for a run: which device, how many ranks, and none of the defaults that lose results.
+
+Several processes only under torchrun or srun: with Lightning's own launcher a rank that dies can leave holes and the
+run still ends with code 0.
+"""
+
+import logging
+import os
+import shlex
+import sys
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning import Trainer
+from lightning.fabric.plugins.environments import (  # type: ignore[attr-defined]
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+
+from plmjac.inference.settings import TrainerSettings
+
+
+def device_kind(config: TrainerSettings) -> Literal["cpu", "cuda"]:
+    """The kind of device a run will be on. Raises ValueError where a GPU is asked for and there is none."""
+    if config.accelerator == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if config.accelerator == "gpu":
+        raise ValueError(
+            f"trainer={config.name} asks for a GPU, but PyTorch {torch.__version__} sees none; "
+            "use trainer=cpu, or install a CUDA build of PyTorch"
+        )
+    return "cpu"
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the one that speaks, before there is a Trainer to ask."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+
+
+def threads_per_rank() -> int:
+    """Processor cores for each rank of this node."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, len(os.sched_getaffinity(0)) // local)
+
+
+def build_trainer(config: TrainerSettings, callbacks: list[Callback], logger: Logger | None, root: Path) -> Trainer:
+    """A Trainer for prediction alone. Raises ValueError where devices and processes do not fit together.
+
+    `root` is a folder that nobody else writes to: Lightning would load any checkpoint that it finds in its own.
+    """
+    _silence()
+    kind = device_kind(config)
+    environment, devices, nodes = _processes(config, kind)
+    strategy: Strategy
+    if devices * nodes == 1:
+        device = torch.device("cuda", 0) if kind == "cuda" else torch.device("cpu")
+        strategy = SingleDeviceStrategy(device=device)
+    else:
+        backend = "nccl" if kind == "cuda" else "gloo"
+        # No collective between proteins; the timeout only bounds the wait for rank 0 to read the input.
+        strategy = DDPStrategy(process_group_backend=backend, timeout=timedelta(days=7))
+    return Trainer(
+        accelerator="gpu" if kind == "cuda" else "cpu",
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        plugins=[environment],
+        callbacks=callbacks,
+        logger=logger or False,
+        use_distributed_sampler=False,  # the plan has shared the work out
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        inference_mode=True,
+        default_root_dir=root,
+    )
+
+
+def _processes(config: TrainerSettings, kind: str) -> tuple[ClusterEnvironment, int, int]:
+    """The environment to trust, and devices and nodes as its launcher set them."""
+    if TorchElasticEnvironment.detect():
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // local
+        _check_launcher(config, local, nodes, "torchrun")
+        if kind == "cuda" and local > torch.cuda.device_count():
+            raise ValueError(f"torchrun started {local} processes, but there are {torch.cuda.device_count()} GPUs")
+        return TorchElasticEnvironment(), local, nodes
+    if config.name == "slurm":
+        if "SLURM_PROCID" not in os.environ:
+            raise ValueError("trainer=slurm needs srun: start the run with scripts/predict.sbatch, or use trainer=auto")
+        nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", os.environ.get("SLURM_JOB_NUM_NODES", "1")))
+        local = int(os.environ.get("SLURM_NTASKS", "1")) // nodes
+        _check_launcher(config, local, nodes, "srun")
+        return SLURMEnvironment(auto_requeue=False), local, nodes
+    devices = 1 if config.devices == "auto" else config.devices
+    nodes = 1 if config.num_nodes == "auto" else config.num_nodes
+    if devices * nodes != 1 or config.name == "ddp":
+        each = devices if devices > 1 else max(2, torch.cuda.device_count())
+        command = f"torchrun --nproc-per-node {each} -m plmjac.predict {shlex.join(sys.argv[1:])}"
+        raise ValueError(f"several devices need a launcher that sees to every process; run\n  {command}")
+    return LightningEnvironment(), 1, 1
+
+
+def _check_launcher(config: TrainerSettings, local: int, nodes: int, launcher: str) -> None:
+    for name, asked, given in (("devices", config.devices, local), ("num_nodes", config.num_nodes, nodes)):
+        if asked not in ("auto", given) and config.name in ("ddp", "slurm"):
+            raise ValueError(f"trainer.{name}={asked}, but {launcher} started {given}; leave it at auto")
+
+
+def _silence() -> None:
+    """Lightning's advice on training does not concern a run that only predicts."""
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning(\.|_)")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*across ranks is zero.*")
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")

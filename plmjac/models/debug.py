@@ -1,0 +1,88 @@
+"""Models whose contacts mean nothing: a random two-layer ESM-2, and a linear one with known couplings.
+
+The first runs the whole path in milliseconds. The second is the oracle of the method: the categorical Jacobian of a
+model that is linear in its one-hot input is that model's own couplings.
+"""
+
+from collections.abc import Collection
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor, nn
+
+from plmjac.models.base import Architecture, BosEos
+from plmjac.models.checkpoints import sha256_of_tensors
+from plmjac.models.esm2 import Esm2
+from plmjac.models.layouts import CONTACT_HEAD, expected_shapes, optional_shapes
+
+DEBUG_ARCHITECTURE = Architecture(num_layers=2, width=32, num_heads=4)
+
+
+def random_tensors(architecture: Architecture, seed: int) -> dict[str, Tensor]:
+    """Draw weights under fair-esm's names, the same for a seed whatever else draws random numbers.
+
+    Scaled so that logits spread over several units, as ESM-2's do, and depend on every residue.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    shapes = expected_shapes(architecture) | {name: optional_shapes(architecture)[name] for name in CONTACT_HEAD}
+    tensors = {}
+    for name in sorted(shapes):
+        noise = torch.randn(shapes[name], generator=generator, device="cpu")
+        if name.endswith("layer_norm.weight") or name == "emb_layer_norm_after.weight":
+            tensors[name] = 1 + 0.1 * noise
+        elif name.endswith("bias"):
+            tensors[name] = 0.1 * noise
+        elif name == "embed_tokens.weight":
+            tensors[name] = noise
+        else:
+            # Twice the usual scale: attention that is not flat, and couplings well above rounding.
+            tensors[name] = noise * (2 / shapes[name][-1] ** 0.5)
+    return tensors
+
+
+def debug_model(seed: int = 0, *, token_dropout: bool = True, bos_eos: BosEos = "keep") -> Esm2:
+    """Build the debug model; seed makes it, and its hash tells one seed from another."""
+    tensors = random_tensors(DEBUG_ARCHITECTURE, seed)
+    return Esm2(
+        name="debug",
+        architecture=DEBUG_ARCHITECTURE,
+        tensors=tensors,
+        weights_sha256=sha256_of_tensors(tensors),
+        token_dropout=token_dropout,
+        bos_eos=bos_eos,
+    )
+
+
+class LinearModel(nn.Module):
+    """A toy that adds up couplings: logits[j, b] = sum over i of couplings[i, token at i, j, b].
+
+    `couplings` (L, T, L, 20) fix the one length it works for; T = 26 for all tokens, or 20 if there are no others.
+    Its `architecture` is a stand-in, so its forecast costs are not its own.
+    """
+
+    couplings: Tensor
+
+    def __init__(self, couplings: Float32[Tensor, "L T L 20"]) -> None:
+        super().__init__()
+        self.register_buffer("couplings", couplings)
+        self.name = "linear"
+        self.weights_sha256 = sha256_of_tensors({"couplings": couplings})
+        self.architecture = Architecture(num_layers=1, width=20, num_heads=1)
+        self.readouts: frozenset[str] = frozenset({"logits"})
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the couplings are."""
+        return self.couplings.device
+
+    def logits(self, tokens: Int64[Tensor, "B L"]) -> Float32[Tensor, "B L 20"]:
+        """Sum the couplings of the tokens that are there."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        return self.couplings[positions, tokens].sum(1)
+
+    def read(self, tokens: Int64[Tensor, "B L"], readouts: Collection[str]) -> dict[str, Tensor]:
+        """Logits only; raises ValueError for anything else."""
+        if others := set(readouts) - self.readouts:
+            raise ValueError(f"the linear model has logits only, not {', '.join(sorted(others))}; use model=debug")
+        return {"logits": self.logits(tokens)} if readouts else {}

@@ -1,0 +1,183 @@
+"""ESM-2 on fair-esm's own module: the plain path that every faster one is held equal to.
+
+The only file that imports `esm`. It gives up speed for fidelity: attention maps are formed in every layer, all 33
+output columns are computed and 13 dropped, and the contact head holds all maps at once (layers x heads x L^2 numbers).
+"""
+
+import importlib.metadata
+from collections.abc import Collection, Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor, nn
+
+from plmjac.alphabet import AMINO_ACIDS, NONCANONICAL, NUM_AMINO_ACIDS
+from plmjac.models.base import READOUTS, Architecture, BosEos
+from plmjac.models.layouts import CONTACT_HEAD, check_tensors, rotary_frequencies
+
+
+def import_fair_esm() -> ModuleType:
+    """Import fair-esm's ESM-2, or say why the `esm` that Python finds is another one.
+
+    Two distributions on PyPI install a package called `esm`: `fair-esm`, and `esm` by EvolutionaryScale. Whichever
+    was installed last overwrote files of the other, so an environment with both is refused even if the import works.
+    """
+    installed = {name for name in ("fair-esm", "esm") if _is_installed(name)}
+    remedy = "run `pip uninstall esm fair-esm`, then `pip install fair-esm==2.0.0`"
+    if installed == {"fair-esm", "esm"}:
+        raise ValueError(f"fair-esm and esm (EvolutionaryScale) overwrite each other's package `esm`; {remedy}")
+    try:
+        import esm.model.esm2
+    except ImportError as error:
+        if "esm" in installed:
+            raise ValueError(f"the installed `esm` is EvolutionaryScale's, not fair-esm; {remedy}") from error
+        raise ValueError(f"fair-esm cannot be imported ({error}); {remedy}") from error
+    module: ModuleType = esm
+    return module
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+class Esm2(nn.Module):
+    """An ESM-2 in eval mode and float32; implements `plmjac.models.base.LanguageModel`.
+
+    `tensors` carry fair-esm's names and are copied. `token_dropout` is the rescaling of embeddings by the share of
+    masked tokens that ESM-2 was trained with. `bos_eos="mask"` replaces <cls> and <eos> by <mask>, the variant
+    "without BOS/EOS" of Zhang et al. (2024). Tensors that come out are ordinary ones, free to be changed in place.
+    """
+
+    _esm_ids: Tensor
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        architecture: Architecture,
+        tensors: Mapping[str, Tensor],
+        weights_sha256: str,
+        token_dropout: bool = True,
+        bos_eos: BosEos = "keep",
+    ) -> None:
+        super().__init__()
+        if bos_eos not in ("keep", "mask"):
+            raise ValueError(f"bos_eos is keep or mask, not {bos_eos!r}")
+        check_tensors(tensors, architecture, name)
+        self.name = name
+        self.architecture = architecture
+        self.weights_sha256 = weights_sha256
+        has_contact_head = set(CONTACT_HEAD) <= set(tensors)
+        self.readouts: frozenset[str] = frozenset(READOUTS if has_contact_head else set(READOUTS) - {"contact_head"})
+        esm = import_fair_esm()
+        alphabet = esm.data.Alphabet.from_architecture("ESM-1b")
+        self.esm: Any = _build(esm, architecture, alphabet, token_dropout)
+        _fill(self.esm, architecture, tensors)
+        self.register_buffer("_esm_ids", _lookup(alphabet), persistent=False)
+        ends = (alphabet.cls_idx, alphabet.eos_idx) if bos_eos == "keep" else (alphabet.mask_idx, alphabet.mask_idx)
+        self._bos_id, self._eos_id = ends
+        self._mask_id = int(alphabet.mask_idx)
+        self.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; tokens have to be there too."""
+        return self._esm_ids.device
+
+    def logits(self, tokens: Int64[Tensor, "B L"]) -> Float32[Tensor, "B L 20"]:
+        """Raw logits of the 20 amino acids in our order at every residue."""
+        return self.read(tokens, ("logits",))["logits"]
+
+    def read(self, tokens: Int64[Tensor, "B L"], readouts: Collection[str]) -> dict[str, Tensor]:
+        """Everything asked for from one forward: logits (B, L, 20), contact_head (B, L, L) probabilities,
+        attention (B, layers, heads, L, L).
+
+        Raises ValueError for a readout that these weights do not have, saying how to get it.
+        """
+        self._check_readouts(readouts)
+        ids = self._to_esm(tokens)
+        with torch.inference_mode():
+            out: dict[str, Tensor] = self.esm(
+                ids, need_head_weights="attention" in readouts, return_contacts="contact_head" in readouts
+            )
+        # Copies made outside inference mode are ordinary tensors; views of `out` would refuse in-place changes.
+        results: dict[str, Tensor] = {}
+        if "logits" in readouts:
+            results["logits"] = out["logits"][:, 1:-1].float().index_select(2, self._esm_ids[:NUM_AMINO_ACIDS])
+        if "contact_head" in readouts:
+            results["contact_head"] = out["contacts"].float().clone()
+        if "attention" in readouts:
+            results["attention"] = out["attentions"][..., 1:-1, 1:-1].float().clone()
+        return results
+
+    def _to_esm(self, tokens: Int64[Tensor, "B L"]) -> Int64[Tensor, "B L+2"]:
+        """Our tokens as ESM's, with the two ends."""
+        if self.esm.embed_tokens.weight.dtype != torch.float32:
+            raise ValueError(
+                f"{self.name} was cast to {self.esm.embed_tokens.weight.dtype}, which ruins its rotary positions; "
+                "use trainer.precision=16-mixed or bf16-mixed, which keep the weights in float32"
+            )
+        batch, length = tokens.shape
+        if length == 0:
+            raise ValueError("a sequence of no residues has no logits")
+        ids = tokens.new_empty((batch, length + 2))
+        ids[:, 0], ids[:, -1] = self._bos_id, self._eos_id
+        # index_select refuses negative tokens, which indexing would wrap around to MASK.
+        ids[:, 1:-1] = self._esm_ids.index_select(0, tokens.reshape(-1)).view(batch, length)
+        if self._bos_id == self._mask_id and bool((ids == self._mask_id).all(dim=1).any()):
+            raise ValueError("with bos_eos=mask at least one residue must be visible: there is nothing to rescale")
+        return ids
+
+    def _check_readouts(self, readouts: Collection[str]) -> None:
+        for readout in readouts:
+            if readout not in READOUTS:
+                raise ValueError(f"there is no readout {readout!r}; choose from {', '.join(READOUTS)}")
+            if readout not in self.readouts:
+                raise ValueError(
+                    f"{self.name} has no trained contact head: put fair-esm's <stem>-contact-regression.pt beside the "
+                    "checkpoint, or use the Hugging Face files, which contain it"
+                )
+
+
+def _lookup(alphabet: Any) -> Int64[Tensor, " 26"]:
+    """ESM's id of each of our tokens, from fair-esm's own alphabet."""
+    ids = [alphabet.get_idx(letter) for letter in AMINO_ACIDS + NONCANONICAL] + [alphabet.mask_idx]
+    # get_idx answers <unk> for what it does not know, which would read as a letter that carries no information.
+    assert alphabet.unk_idx not in ids and len(set(ids)) == len(ids), "fair-esm's alphabet is not that of ESM-2"
+    return torch.tensor(ids, device="cpu")
+
+
+def _build(esm: ModuleType, architecture: Architecture, alphabet: Any, token_dropout: bool) -> Any:
+    """fair-esm's module without weights: nothing is drawn, so that the global random numbers stay as they were."""
+    with torch.device("meta"):
+        return esm.model.esm2.ESM2(
+            num_layers=architecture.num_layers,
+            embed_dim=architecture.width,
+            attention_heads=architecture.num_heads,
+            alphabet=alphabet,
+            token_dropout=token_dropout,
+        )
+
+
+def _fill(module: Any, architecture: Architecture, tensors: Mapping[str, Tensor]) -> None:
+    """Copy weights into a module on the meta device, in float32."""
+    state = {name: tensor.to("cpu", torch.float32, copy=True) for name, tensor in tensors.items()}
+    embedding = state["embed_tokens.weight"]
+    if not torch.equal(state.pop("lm_head.weight", embedding), embedding):
+        raise ValueError("the output matrix of this checkpoint is not its embedding; every ESM-2 ties the two")
+    state["lm_head.weight"] = embedding
+    for name in CONTACT_HEAD:
+        # Without trained weights: NaN, so that a path around `readouts` cannot pass off noise as contacts.
+        width = architecture.num_layers * architecture.num_heads
+        state.setdefault(name, torch.full((1, width) if name.endswith("weight") else (1,), torch.nan))
+    for layer in range(architecture.num_layers):
+        # The published models were trained with frequencies rounded to float16, so what the file says goes first.
+        state.setdefault(f"layers.{layer}.self_attn.rot_emb.inv_freq", rotary_frequencies(architecture))
+    module.load_state_dict(state, strict=True, assign=True)
+    module.lm_head.weight = module.embed_tokens.weight

@@ -1,0 +1,227 @@
+"""Names and shapes of ESM-2's tensors in the two published layouts, brought to those of fair-esm's module.
+
+Pure: no files are read here. An ESM-1, an ESM C, or an ESM-2 that is not quite one (other layer norm, other rotary
+base) is refused in a sentence rather than loaded to wrong numbers.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plmjac.models.base import VOCABULARY_SIZE, Architecture
+
+CONTACT_HEAD = ("contact_head.regression.weight", "contact_head.regression.bias")
+
+_FAIR_ESM_PREFIX = re.compile(r"^(model\.)?(encoder\.)?(sentence_encoder\.)?")
+
+_HF_LAYER = re.compile(r"^esm\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)$")
+_HF_IN_LAYER = {
+    "attention.self.query": "self_attn.q_proj",
+    "attention.self.key": "self_attn.k_proj",
+    "attention.self.value": "self_attn.v_proj",
+    "attention.output.dense": "self_attn.out_proj",
+    "attention.LayerNorm": "self_attn_layer_norm",
+    "intermediate.dense": "fc1",
+    "output.dense": "fc2",
+    "LayerNorm": "final_layer_norm",
+}
+_HF_OUTSIDE = {
+    "esm.embeddings.word_embeddings.weight": "embed_tokens.weight",
+    "esm.encoder.emb_layer_norm_after.weight": "emb_layer_norm_after.weight",
+    "esm.encoder.emb_layer_norm_after.bias": "emb_layer_norm_after.bias",
+    "lm_head.decoder.weight": "lm_head.weight",
+    "lm_head.bias": "lm_head.bias",
+    "lm_head.dense.weight": "lm_head.dense.weight",
+    "lm_head.dense.bias": "lm_head.dense.bias",
+    "lm_head.layer_norm.weight": "lm_head.layer_norm.weight",
+    "lm_head.layer_norm.bias": "lm_head.layer_norm.bias",
+    "esm.contact_head.regression.weight": CONTACT_HEAD[0],
+    "esm.contact_head.regression.bias": CONTACT_HEAD[1],
+}
+_HF_ROTARY = re.compile(r"^esm\.(?:encoder\.layer\.(\d+|\*)\.attention\.self\.)?rotary_embeddings\.inv_freq$")
+# TensorFlow's words, which transformers 5 writes for some layer norms and every version of it reads.
+_HF_LEGACY = {"gamma": "weight", "beta": "bias"}
+# Left in published files by older versions of transformers; no part of a rotary model's forward reads them.
+_HF_UNUSED = re.compile(r"^esm\.(embeddings\.(position_ids|position_embeddings\.weight)|pooler\.dense\.(weight|bias))$")
+
+# What transformers' EsmConfig means by a key that config.json leaves out, and what every ESM-2 has.
+_HF_DEFAULTS: dict[str, Any] = {
+    "position_embedding_type": "absolute",
+    "emb_layer_norm_before": None,
+    "layer_norm_eps": 1e-12,
+    "rope_theta": 10000.0,
+    "hidden_act": "gelu",
+    "token_dropout": False,
+    "is_folding_model": False,
+}
+_ESM2_HAS: dict[str, Any] = {
+    "position_embedding_type": "rotary",
+    "emb_layer_norm_before": False,
+    "layer_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "gelu",
+    "is_folding_model": False,
+    "vocab_size": VOCABULARY_SIZE,
+    "pad_token_id": 1,
+    "mask_token_id": 32,
+}
+
+
+def is_hugging_face(names: Iterable[str]) -> bool:
+    """Whether these are the names of transformers' EsmForMaskedLM (else they may be fair-esm's)."""
+    return any(name.startswith("esm.encoder.layer.") for name in names)
+
+
+def from_fair_esm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Drop the prefixes of the training code, as fair-esm's own loader does (`encoder.sentence_encoder.` and such)."""
+    return {_FAIR_ESM_PREFIX.sub("", name): tensor for name, tensor in tensors.items()}
+
+
+def from_hugging_face(tensors: Mapping[str, Tensor], num_layers: int) -> dict[str, Tensor]:
+    """Rename the tensors of EsmForMaskedLM; names that it does not have are kept, for `check_tensors` to refuse."""
+    renamed: dict[str, Tensor] = {}
+    for written, tensor in tensors.items():
+        if _HF_UNUSED.match(written):
+            continue
+        stem, _, kind = written.rpartition(".")
+        name = f"{stem}.{_HF_LEGACY.get(kind, kind)}"
+        if rotary := _HF_ROTARY.match(name):
+            # One for all layers in recent transformers (which writes a literal *), one per layer in older ones.
+            layers = range(num_layers) if rotary[1] in (None, "*") else [int(rotary[1])]
+            renamed.update({f"layers.{layer}.self_attn.rot_emb.inv_freq": tensor for layer in layers})
+            continue
+        inside = _HF_LAYER.match(name)
+        if inside and inside[2] in _HF_IN_LAYER:
+            renamed[f"layers.{inside[1]}.{_HF_IN_LAYER[inside[2]]}.{inside[3]}"] = tensor
+        else:
+            renamed[_HF_OUTSIDE.get(name, written)] = tensor
+    return renamed
+
+
+def architecture_of_hf_config(config: Mapping[str, Any], where: str) -> tuple[Architecture, bool]:
+    """Read size and token dropout from a Hugging Face config, refusing whatever is not an ESM-2 masked LM.
+
+    A config that transformers wrote leaves out what equals its own defaults; in one written by hand, what is left out
+    is as in ESM-2.
+    """
+    written_by_transformers = "transformers_version" in config
+    full = {**(_HF_DEFAULTS if written_by_transformers else {**_ESM2_HAS, "token_dropout": True}), **config}
+    if full.get("model_type", "esm") != "esm":
+        raise ValueError(f"{where} is of model type {full['model_type']!r}, not an ESM-2 (model type 'esm')")
+    if full["position_embedding_type"] == "absolute":
+        raise ValueError(f"{where} is an ESM-1 model (absolute positions); plmjac runs ESM-2 only")
+    try:
+        architecture = Architecture(
+            int(full["num_hidden_layers"]), int(full["hidden_size"]), int(full["num_attention_heads"])
+        )
+    except KeyError as missing:
+        raise ValueError(f"the config of {where} lacks {missing.args[0]!r}; it must be that of an ESM-2") from None
+    rope = full.get("rope_parameters") or {}
+    found = {**full, **({"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {})}
+    wanted = {**_ESM2_HAS, "intermediate_size": 4 * architecture.width}
+    for key, value in wanted.items():
+        if found.get(key, value) != value and not (value is False and not found[key]):
+            raise ValueError(f"{where} is not a plain ESM-2: its config says {key}={found[key]!r}, not {value!r}")
+    return architecture, bool(full["token_dropout"])
+
+
+def architecture_of_fair_esm(checkpoint: Mapping[str, Any], where: str) -> tuple[Architecture, bool]:
+    """Read size and token dropout from the training options that fair-esm's checkpoints carry."""
+    cfg = checkpoint.get("cfg")
+    options = cfg.get("model") if isinstance(cfg, Mapping) else checkpoint.get("args")
+    if options is None:
+        raise ValueError(f"{where} has no cfg['model'], so its architecture is unknown; is it a fair-esm ESM-2 file?")
+    known = dict(options) if isinstance(options, Mapping) else getattr(options, "__dict__", {})
+    arch = str(known.get("arch", ""))
+    if arch in {"roberta_large", "protein_bert_base", "msa_transformer"} or "gvp" in arch:
+        raise ValueError(f"{where} is an ESM-1 family checkpoint (arch {arch!r}); plmjac runs ESM-2 only")
+    try:
+        architecture = Architecture(
+            int(known["encoder_layers"]), int(known["encoder_embed_dim"]), int(known["encoder_attention_heads"])
+        )
+    except KeyError as missing:
+        raise ValueError(f"{where} does not say its {missing.args[0]}; is it a fair-esm ESM-2 file?") from None
+    return architecture, bool(known.get("token_dropout", True))
+
+
+def refuse_other_models(names: Iterable[str], where: str) -> None:
+    """Say what a file is, where it is a well-known model that is not a masked-LM ESM-2."""
+    found = set(names)
+    if any(name.startswith(("transformer.blocks.", "sequence_head.")) for name in found):
+        raise ValueError(f"{where} is an ESM C or ESM3 checkpoint; plmjac runs ESM-2 only")
+    if any(name.startswith(("trunk.", "esm_s_combine")) for name in found):
+        raise ValueError(f"{where} is an ESMFold checkpoint; give its ESM-2 language model (esm2_3b) instead")
+    if any("embed_positions" in name or "emb_layer_norm_before" in name for name in found):
+        raise ValueError(f"{where} is an ESM-1 family checkpoint (learned positions); plmjac runs ESM-2 only")
+
+
+def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that an ESM-2 cannot do without, as in fair-esm's module."""
+    d = architecture.width
+    linear = {"self_attn.q_proj": (d, d), "self_attn.k_proj": (d, d), "self_attn.v_proj": (d, d)}
+    linear |= {"self_attn.out_proj": (d, d), "fc1": (4 * d, d), "fc2": (d, 4 * d)}
+    shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (VOCABULARY_SIZE, d)}
+    for layer in range(architecture.num_layers):
+        for name, shape in linear.items():
+            shapes[f"layers.{layer}.{name}.weight"] = shape
+            shapes[f"layers.{layer}.{name}.bias"] = shape[:1]
+        for name in ("self_attn_layer_norm", "final_layer_norm"):
+            shapes[f"layers.{layer}.{name}.weight"] = shapes[f"layers.{layer}.{name}.bias"] = (d,)
+    for name in ("emb_layer_norm_after", "lm_head.layer_norm"):
+        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (d,)
+    shapes |= {"lm_head.dense.weight": (d, d), "lm_head.dense.bias": (d,), "lm_head.bias": (VOCABULARY_SIZE,)}
+    return shapes
+
+
+def optional_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what a file may leave out: contact head, tied output matrix, rotary frequencies."""
+    shapes: dict[str, tuple[int, ...]] = {
+        CONTACT_HEAD[0]: (1, architecture.num_layers * architecture.num_heads),
+        CONTACT_HEAD[1]: (1,),
+        "lm_head.weight": (VOCABULARY_SIZE, architecture.width),
+    }
+    for layer in range(architecture.num_layers):
+        shapes[f"layers.{layer}.self_attn.rot_emb.inv_freq"] = (architecture.head_width // 2,)
+    return shapes
+
+
+def rotary_frequencies(architecture: Architecture) -> Tensor:
+    """The angle per position of each pair of channels, base 10000, as fair-esm computes it in float32."""
+    steps = torch.arange(0, architecture.head_width, 2, device="cpu").float() / architecture.head_width
+    return 1.0 / (10000**steps)
+
+
+def check_tensors(tensors: Mapping[str, Tensor], architecture: Architecture, where: str) -> None:
+    """Make sure that the tensors are exactly those of an ESM-2 of this size.
+
+    Raises ValueError naming what is missing, what is too much, or what has another shape.
+    """
+    required, optional = expected_shapes(architecture), optional_shapes(architecture)
+    present = set(tensors)
+    if missing := sorted(set(required) - present):
+        raise ValueError(f"{where} lacks {_some(missing)} of an ESM-2 with {architecture}; is it complete?")
+    if len(heads := present & set(CONTACT_HEAD)) == 1:
+        raise ValueError(f"{where} has only {heads.pop()} of the contact head; it needs weight and bias, or neither")
+    if unexpected := sorted(present - set(required) - set(optional)):
+        raise ValueError(f"{where} also holds {_some(unexpected)}, which an ESM-2 with {architecture} does not have")
+    for name, shape in (required | optional).items():
+        if name in present and tuple(tensors[name].shape) != shape:
+            raise ValueError(f"{where}: {name} has shape {tuple(tensors[name].shape)}, {architecture} needs {shape}")
+    check_rotary(tensors, architecture, where)
+
+
+def check_rotary(tensors: Mapping[str, Tensor], architecture: Architecture, where: str) -> None:
+    """Allow frequencies rounded to half precision (the published models were trained with those), nothing else."""
+    frequencies = rotary_frequencies(architecture)
+    for layer in range(architecture.num_layers):
+        stored = tensors.get(f"layers.{layer}.self_attn.rot_emb.inv_freq")
+        if stored is not None and not torch.allclose(stored.float(), frequencies, rtol=1e-3, atol=0):
+            raise ValueError(f"{where}: the rotary frequencies of layer {layer} are not those of an ESM-2")
+
+
+def _some(names: list[str]) -> str:
+    """Three names and how many more, for a message that stays one line."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more tensors" if len(names) > 3 else "")

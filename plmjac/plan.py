@@ -1,0 +1,141 @@
+"""Forecast a run: `python -m plmjac.plan +dataset=pdb model=esm2_650m ...`, the arguments of predict, nothing is run.
+
+Hours are forecast from this machine's own measured matrix-product rate, and beside it for the usual GPUs at the share
+of their peak that is stated; they are orders of magnitude, not promises.
+"""
+
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from plmjac.config import DONE, Config, UsageError, run
+from plmjac.predict import PredictConfig, build_dataset, parse_predict
+
+if TYPE_CHECKING:
+    from plmjac.workplan import ManifestRow
+
+log = logging.getLogger("plmjac.plan")
+
+GPU_FLOPS = {"A100 in float32 (TF32 off)": 19.5e12, "H100 or H200 in float32 (TF32 off)": 60e12}
+"""Peak rates of the makers' data sheets, without tensor cores: what the plain float32 path can use."""
+GPU_SHARE = 0.5
+CPU_SHARE = 0.5
+
+
+def plan(config: Config) -> int:
+    """Print the forecast of a prediction and return the exit code."""
+    settings = parse_predict(config)
+    from plmjac.datasets import InputError
+    from plmjac.models import architecture
+    from plmjac.store import StoreError
+
+    try:
+        size = architecture(settings.model["name"], settings.model.get("checkpoint"))
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{error}") from error
+    try:
+        rows, reasons = _rows(settings)
+    except (InputError, StoreError) as error:
+        raise UsageError(str(error)) from error
+    print(f"model     {settings.model['name']}: {size}, {size.num_parameters / 1e6:.1f} M parameters")
+    print(f"dataset   {settings.dataset['name']}: {len(rows)} records")
+    for reason, count in reasons.items():
+        print(f"            {count:6d} {reason}")
+    todo = [row for row in rows if row.status == "pending" and not row.alias_of]
+    if todo:
+        _print_work(todo, settings, size.flops)
+    for row in rows:
+        if row.status in ("failed", "skipped"):
+            print(f"{row.status:8s}  {row.id}: {row.reason} [{row.source}]")
+    return DONE
+
+
+def _rows(settings: PredictConfig) -> "tuple[list[ManifestRow], Counter[str]]":
+    """The manifest as predict would write it now, and how many records fall under each reason to run or not to run."""
+    from plmjac.store import completed, read_manifest
+    from plmjac.workplan import manifest
+
+    earlier, there = read_manifest(settings.store), completed(settings.store)
+    failed_before = {row.key for row in earlier if row.status == "failed"}
+    stored = {row.sequence: row.key for row in earlier if row.key in there and not row.alias_of}
+    rows = manifest(build_dataset(settings), max_length=settings.max_length, stored=stored)
+    reasons: Counter[str] = Counter()
+    plain = []
+    for row in rows:
+        if row.status == "pending" and (row.alias_of or row.key) in there:
+            reasons["already in the store"] += 1
+        elif row.alias_of:
+            reasons["have the sequence of another record: computed once"] += 1
+            plain.append(row)
+        elif row.status == "pending":
+            reasons["will be tried again (failed before)" if row.key in failed_before else "will be computed"] += 1
+            plain.append(row)
+        else:
+            reasons[f"{row.status} (see below)" if row.status != "filtered" else "left out by the dataset"] += 1
+            plain.append(row)
+    return plain, reasons
+
+
+def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, flops_of: Callable[[int], int]) -> None:
+    from plmjac.workplan import forwards
+
+    lengths = [row.length for row in rows]
+    total = sum(forwards(length) * flops_of(length) for length in lengths)
+    print(f"residues  {sum(lengths):,} (lengths {min(lengths)} to {max(lengths)})")
+    print(f"forwards  {sum(map(forwards, lengths)):,}")
+    print(f"FLOPs     {total:.3g}")
+    rate = measured_rate() * CPU_SHARE
+    print(f"time      about {duration(total / rate)} on this machine's CPU ({rate / 1e9:.0f} GFLOP/s, half of what its")
+    print("          matrix products were just measured to do)")
+    for name, peak in GPU_FLOPS.items():
+        print(f"          about {duration(total / (peak * GPU_SHARE))} on one {name}, at half its peak")
+    print(f"store     about {size(sum(stored_bytes(length, settings.keep) for length in lengths))}, uncompressed")
+    longest = max(lengths)
+    print(f"memory    {size(1600 * longest**2)} for the Jacobian of the longest protein, besides model and forward")
+
+
+def stored_bytes(length: int, keep: Iterable[str]) -> int:
+    """Bytes of one protein's arrays before compression."""
+    per = {"contacts": 4 * length * length, "contact_head": 4 * length * length, "logits": 80 * length,
+           "jacobian": 800 * length * length}  # fmt: skip
+    return sum(per[name] for name in keep)
+
+
+def measured_rate(seconds: float = 0.3) -> float:
+    """FLOP/s of float32 matrix products on this machine's CPU, measured now."""
+    import torch
+
+    a = torch.randn(512, 512)
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        a @ a
+        done += 1
+    return done * 2 * 512**3 / (time.perf_counter() - began)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def size(number: float) -> str:
+    """Bytes in the unit that suits them."""
+    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if number >= length:
+            return f"{number / length:.1f} {unit}"
+    return f"{number / 1e3:.1f} kB"
+
+
+def main() -> None:
+    """The entry point; ends the process with its exit code."""
+    sys.exit(run("plan", plan, added_groups=["dataset"]))
+
+
+if __name__ == "__main__":
+    main()

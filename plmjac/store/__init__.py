@@ -1,0 +1,27 @@
+"""The store: the only place that knows Zarr, and the on-disk format (docs/format.md).
+
+Read with `open_store`; the writing half is for plmjac.inference.
+"""
+
+from plmjac.store.layout import CorruptStoreError, StoreError
+from plmjac.store.manifest import read_manifest, write_manifest
+from plmjac.store.reader import JacobianStore, StoredProtein, completed, open_store
+from plmjac.store.verification import Damage, verify
+from plmjac.store.writer import PendingProtein, StoreWriter, create_or_check, lock
+
+__all__ = [
+    "CorruptStoreError",
+    "Damage",
+    "JacobianStore",
+    "PendingProtein",
+    "StoreError",
+    "StoreWriter",
+    "StoredProtein",
+    "completed",
+    "create_or_check",
+    "lock",
+    "open_store",
+    "read_manifest",
+    "verify",
+    "write_manifest",
+]

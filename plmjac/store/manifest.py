@@ -1,0 +1,46 @@
+"""The manifest as a file: one Parquet row for each input record, so that nobody has to list a folder to know them."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from io import BytesIO
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from plmjac.store.layout import MANIFEST, CorruptStoreError, write_whole
+from plmjac.workplan import ManifestRow
+
+SCHEMA = pa.schema(
+    [
+        (field.name, pa.float64() if field.type is float else pa.int64() if field.type is int else pa.string())
+        for field in fields(ManifestRow)
+    ]
+)
+
+
+def write_manifest(store: Path, rows: Iterable[ManifestRow]) -> None:
+    """Replace the manifest, whole or not at all; its pages carry checksums."""
+    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+    buffer = BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    write_whole(store / MANIFEST, buffer.getvalue())
+
+
+def read_manifest(store: Path) -> list[ManifestRow]:
+    """Every row of the manifest, in input order; empty where no run has got that far.
+
+    Raises CorruptStoreError where the file cannot be read as it was written.
+    """
+    path = store / MANIFEST
+    if not path.exists():
+        return []
+    try:
+        with path.open("rb") as file:
+            table = pq.read_table(file, page_checksum_verification=True)
+        return [ManifestRow(**row) for row in table.to_pylist()]
+    except (OSError, pa.ArrowException, TypeError) as error:
+        raise CorruptStoreError(
+            f"{path} is damaged ({error}); delete it and run the same predict command again: "
+            "the proteins in the store are kept and it is written anew"
+        ) from error

@@ -1,0 +1,173 @@
+"""The reading half of the store: proteins by id, arrays that are whole or an error.
+
+Values come as numpy arrays in memory. Nothing is read before it is asked for, and nothing that is missing or damaged
+ever comes back as a number.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from jaxtyping import Float
+from zarr.storage import LocalStore
+
+from plmjac.store.layout import FORMAT_VERSION, PROTEINS, CorruptStoreError, StoreError, read_group_document
+from plmjac.store.manifest import read_manifest
+from plmjac.workplan import ManifestRow
+
+
+@dataclass(frozen=True)
+class StoredProtein:
+    """One complete protein of a store: its sequence and the arrays that the run kept."""
+
+    folder: Path
+    id: str
+    sequence: str
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The arrays there are: contacts, logits, jacobian, ..."""
+        return tuple(sorted(path.parent.name for path in self.folder.glob("*/zarr.json")))
+
+    @property
+    def contacts(self) -> Float[np.ndarray, "L L"]:
+        """The contact map of the categorical Jacobian."""
+        return self.array("contacts")
+
+    @property
+    def logits(self) -> Float[np.ndarray, "L 20"]:
+        """Wild-type logits."""
+        return self.array("logits")
+
+    @property
+    def jacobian(self) -> Float[np.ndarray, "L A L 20"]:
+        """The raw Jacobian as stored (float16): jacobian[i, a, j, b], change of the logit of b at j when i is a."""
+        return self.array("jacobian")
+
+    @property
+    def contact_head(self) -> Float[np.ndarray, "L L"]:
+        """Contact probabilities of the model's supervised head."""
+        return self.array("contact_head")
+
+    def array(self, name: str) -> Float[np.ndarray, "..."]:
+        """Any array by name, whole. Raises StoreError if it was not kept, CorruptStoreError if it is not whole."""
+        return self._read(name, slice(None))
+
+    def couplings(self, i: int, j: int) -> Float[np.ndarray, "20 20"]:
+        """The centred, symmetrised coupling of residues i and j (from 0), rows amino acid at i, columns at j."""
+        length = len(self)
+        if not (0 <= i < length and 0 <= j < length):
+            raise IndexError(f"{self.id}: the pair ({i}, {j}) is outside its {length} residues, counted from 0")
+        return (self._centered_block(i, j) + self._centered_block(j, i).T) / 2
+
+    def _centered_block(self, i: int, j: int) -> Float[np.ndarray, "20 20"]:
+        row = self._centered_rows(slice(i, i + 1))[0]
+        return (row[:, j] - self._mean_row[:, j]).astype(np.float32)
+
+    def _centered_rows(self, rows: slice) -> Float[np.ndarray, "R A L 20"]:
+        """Rows centred along a, j and b; the mean over i is one row for all and is subtracted last."""
+        values = self._read("jacobian", rows).astype(np.float32)
+        for axis in (1, 2, 3):
+            if values.shape[axis] > 1:
+                values -= values.mean(axis=axis, keepdims=True)
+        return values
+
+    @cached_property
+    def _mean_row(self) -> Float[np.ndarray, "A L 20"]:
+        size = self._open("jacobian").chunks[0]
+        total: Any = 0.0
+        for start in range(0, len(self), size):
+            total = total + self._centered_rows(slice(start, start + size)).sum(axis=0, dtype=np.float64)
+        return np.asarray(total / len(self) if len(self) > 1 else 0 * total)
+
+    def _open(self, name: str) -> "zarr.Array[Any]":
+        if not (self.folder / name).exists():
+            there = ", ".join(self.names)
+            raise StoreError(f"{self.id}: {name!r} was not kept; there are {there}. Run predict with keep=[{name},...]")
+        try:
+            array = zarr.open_array(LocalStore(self.folder, read_only=True), path=name, mode="r")
+        except Exception as error:
+            raise CorruptStoreError(f"{self.folder / name}: cannot be read ({error!r}); run plmjac.verify") from error
+        return array
+
+    def _read(self, name: str, rows: slice) -> Float[np.ndarray, "..."]:
+        array = self._open(name)
+        try:
+            values = np.asarray(array[rows])
+        except Exception as error:  # zarr and its codecs raise what they like on damaged bytes
+            raise CorruptStoreError(f"{self.folder / name}: damaged ({error!r}); run plmjac.verify") from error
+        if not np.isfinite(values).all():
+            raise CorruptStoreError(f"{self.folder / name}: chunks are missing; run plmjac.verify")
+        return values
+
+
+class JacobianStore:
+    """A store opened for reading: `store["1TEN_A"].contacts`. Proteins that are not complete are not in it."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not (self.path / "zarr.json").is_file():
+            raise StoreError(f"{self.path} is no plmjac store: there is no zarr.json in it")
+        self.attributes = read_group_document(self.path / "zarr.json")
+        if self.attributes.get("format_version") != FORMAT_VERSION:
+            raise StoreError(
+                f"{self.path} has format version {self.attributes.get('format_version')}; "
+                f"this plmjac reads version {FORMAT_VERSION}"
+            )
+
+    @cached_property
+    def rows(self) -> list[ManifestRow]:
+        """The manifest: every record that was asked for, and what became of it."""
+        return read_manifest(self.path)
+
+    @cached_property
+    def _row_of(self) -> dict[str, ManifestRow]:
+        """The row of each id; where an id stands twice, the one that can be read."""
+        best: dict[str, ManifestRow] = {}
+        for row in self.rows:
+            if row.id not in best or (not self._folder(best[row.id]).exists() and self._folder(row).exists()):
+                best[row.id] = row
+        return best
+
+    def __getitem__(self, identifier: str) -> StoredProtein:
+        row = self._row_of.get(identifier)
+        if row is None:
+            raise KeyError(f"{identifier!r} is not in {self.path}; it holds {len(self)} proteins")
+        folder = self._folder(row)
+        if not folder.exists():
+            state = {"pending": "not computed yet", "done": "marked as done but missing"}.get(row.status, row.status)
+            raise KeyError(f"{identifier!r} has no result in {self.path}: {state}. {row.reason}".rstrip())
+        attributes = read_group_document(folder / "zarr.json")
+        return StoredProtein(folder, identifier, attributes["sequence"])
+
+    def __contains__(self, identifier: object) -> bool:
+        row = self._row_of.get(identifier) if isinstance(identifier, str) else None
+        return row is not None and self._folder(row).exists()
+
+    def __iter__(self) -> Iterator[str]:
+        """Ids with a result, aliases included, in input order."""
+        return (identifier for identifier in self._row_of if identifier in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _folder(self, row: ManifestRow) -> Path:
+        return self.path / PROTEINS / (row.alias_of or row.key)
+
+
+def open_store(path: str | Path) -> JacobianStore:
+    """Open a store for reading. Raises StoreError where there is none, or one of another format version."""
+    return JacobianStore(path)
+
+
+def completed(path: Path) -> set[str]:
+    """Keys of the proteins that are in a store, by one listing of proteins/."""
+    folder = path / PROTEINS
+    return {entry.name for entry in folder.iterdir() if entry.is_dir()} if folder.exists() else set()

@@ -1,0 +1,94 @@
+"""Is every byte of a store what was written? And, if asked, do its numbers agree with one another?
+
+Shallow: sha256 of every file against the list that was sealed into its group at commit, nothing decoded. Deep: also
+decodes every array and makes the contact map again from the stored Jacobian.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from plmjac.jacobian import contact_map
+from plmjac.store.layout import CorruptStoreError, StoreError, file_digest, read_group_document
+from plmjac.store.reader import JacobianStore, StoredProtein, completed
+from plmjac.workplan import ManifestRow
+
+CONTACT_TOLERANCE = 5e-3
+"""Relative: the map was made from float32 rows, the check from the float16 ones that are stored."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is not as it should be, in words; `key` is empty where it concerns the whole store."""
+
+    key: str
+    problem: str
+
+
+def verify(store: JacobianStore, *, deep: bool = False) -> Iterator[tuple[str, list[Damage]]]:
+    """Check the store one protein at a time: yields each key with what is wrong with it, an empty list if nothing.
+
+    Proteins that the manifest calls done but that are gone are yielded too, with that as their damage.
+    """
+    rows = {row.key: row for row in store.rows if not row.alias_of}
+    present = completed(store.path)
+    gone = {row.key for row in store.rows if row.status == "done" and not row.alias_of} - present
+    gone |= {row.alias_of for row in store.rows if row.status == "done" and row.alias_of} - present
+    for key in sorted(present | gone):
+        if key in gone:
+            yield key, [Damage(key, "marked as done, but its folder is gone")]
+        else:
+            yield key, [Damage(key, text) for text in _problems(store, key, rows.get(key), deep)]
+
+
+def _problems(store: JacobianStore, key: str, row: ManifestRow | None, deep: bool) -> list[str]:
+    folder = store.path / "proteins" / key
+    try:
+        attributes = read_group_document(folder / "zarr.json")
+        expected: dict[str, str] = attributes["checksums"]
+        sequence: str = attributes["sequence"]
+    except FileNotFoundError:
+        return ["its zarr.json is gone"]
+    except (CorruptStoreError, KeyError) as error:
+        return [f"its zarr.json is damaged ({error})"]
+    problems = list(_differences(folder, expected))
+    if row is not None and row.sequence and row.sequence != sequence:
+        problems.append("its sequence is not that of the manifest")
+    kept = set(store.attributes["keep"])
+    missing = kept - {name.split("/")[0] for name in expected}
+    problems += [f"{name} was to be kept and is not there" for name in sorted(missing)]
+    if deep and not problems:
+        problems += _disagreements(StoredProtein(folder, attributes["id"], sequence))
+    return problems
+
+
+def _differences(folder: Path, expected: dict[str, str]) -> Iterator[str]:
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {"zarr.json"}
+    for name in sorted(expected.keys() | present):
+        if name not in present:
+            yield f"{name} is gone"
+        elif name not in expected:
+            yield f"{name} does not belong there"
+        elif file_digest(folder / name) != expected[name]:
+            yield f"{name} has changed since it was written"
+
+
+def _disagreements(protein: StoredProtein) -> list[str]:
+    """What the numbers themselves give away, for data whose bytes are as written."""
+    problems = []
+    try:
+        arrays = {name: protein.array(name) for name in protein.names}
+    except StoreError as error:
+        return [str(error)]
+    contacts = arrays.get("contacts")
+    if contacts is not None and (not np.array_equal(contacts, contacts.T) or np.diag(contacts).any()):
+        problems.append("contacts is not symmetric with a zero diagonal")
+    if contacts is not None and "jacobian" in arrays:
+        again = contact_map(torch.from_numpy(arrays["jacobian"].astype(np.float32)), overwrite=True).numpy()
+        scale = np.linalg.norm(contacts)
+        if np.linalg.norm(again - contacts) > CONTACT_TOLERANCE * scale + 1e-6:
+            problems.append("contacts does not follow from the stored jacobian")
+    return problems

@@ -1,0 +1,210 @@
+"""The writing half of the store: one writer per protein, and a protein that is there is complete.
+
+A protein is written under pending/, forced to the disk and renamed into proteins/, so a run may be killed at any
+instant and leaves nothing half-visible. Gives up concurrent runs on one store: the second is refused while the first
+holds the lock.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import zarr
+from jaxtyping import Float
+from zarr.storage import LocalStore
+
+from plmjac.records import Failure
+from plmjac.store.layout import (
+    COMPRESSORS,
+    FAILED,
+    FORMAT_VERSION,
+    PENDING,
+    PROTEINS,
+    StoreError,
+    digest,
+    group_document,
+    read_group_document,
+    sync,
+    sync_tree,
+    to_json,
+    tree_digests,
+    write_whole,
+)
+
+DTYPES = {"jacobian": "float16"}
+"""What is not named here is stored in float32."""
+
+
+@dataclass
+class PendingProtein:
+    """A protein being written: arrays arrive in any order, `commit` makes them one visible group."""
+
+    folder: Path
+    target: Path
+    attributes: dict[str, Any]
+    arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict)
+
+    def write(self, name: str, values: Float[np.ndarray, "..."]) -> None:
+        """Write a whole array as one chunk. Raises ValueError where a value is not finite."""
+        self._array(name, values.shape, values.shape)[...] = self._checked(name, values)
+
+    def write_rows(self, start: int, rows: Float[np.ndarray, "R A L 20"], rows_per_chunk: int) -> None:
+        """Write one block of rows of the Jacobian: exactly one chunk. Raises ValueError where a value is not finite."""
+        shape = (self.attributes["length"], *rows.shape[1:])
+        array = self._array("jacobian", shape, (rows_per_chunk, *rows.shape[1:]))
+        array[start : start + len(rows)] = self._checked("jacobian", rows)
+
+    def commit(self) -> None:
+        """Seal the group with the checksum of each of its files and make it appear under proteins/."""
+        attributes = {**self.attributes, "checksums": tree_digests(self.folder)}
+        (self.folder / "zarr.json").write_bytes(group_document(attributes))
+        sync_tree(self.folder)
+        try:
+            os.rename(self.folder, self.target)
+        except OSError:
+            if not self.target.exists():
+                raise
+            shutil.rmtree(self.folder)  # an earlier attempt got there first, with the same bytes
+        sync(self.target.parent)
+
+    def abandon(self) -> None:
+        """Remove what was written so far."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _array(self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> "zarr.Array[Any]":
+        if name not in self.arrays:
+            self.arrays[name] = zarr.create_array(
+                LocalStore(self.folder),
+                name=name,
+                shape=shape,
+                chunks=chunks,
+                dtype=DTYPES.get(name, "float32"),
+                compressors=list(COMPRESSORS),
+                fill_value=float("nan"),  # what is missing reads as NaN, never as zero
+                config={"write_empty_chunks": True},
+                zarr_format=3,
+            )
+        return self.arrays[name]
+
+    @staticmethod
+    def _checked(name: str, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        with np.errstate(over="ignore"):
+            stored = values.astype(DTYPES.get(name, "float32"))
+        if not np.isfinite(stored).all():
+            raise ValueError(f"{name} has values that are not finite, or too large for {stored.dtype}")
+        return stored
+
+
+class StoreWriter:
+    """A store opened for writing by one rank; many ranks may hold one, each with proteins of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def begin(self, key: str, *, sequence: str, identifier: str) -> PendingProtein:
+        """Start a protein anew under pending/; what an earlier attempt left there is dropped."""
+        folder = self.path / PENDING / key
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        attributes = {"id": identifier, "sequence": sequence, "length": len(sequence)}
+        (folder / "zarr.json").write_bytes(group_document(attributes))
+        return PendingProtein(folder, self.path / PROTEINS / key, attributes)
+
+    def fail(self, key: str, identifier: str, failure: Failure) -> None:
+        """Record why a protein could not be computed."""
+        self.record_failure(key, identifier, failure.reason, failure.trace)
+
+    def record_failure(self, key: str, identifier: str, reason: str, trace: str = "") -> None:
+        """Write failed/<key>.json."""
+        document = {"id": identifier, "key": key, "reason": reason, "trace": trace}
+        write_whole(self.path / FAILED / f"{key}.json", to_json(document))
+
+    def forget_failures(self) -> None:
+        """Drop the failures of earlier runs: this run tries again and reports its own."""
+        for path in (self.path / FAILED).glob("*.json"):
+            path.unlink()
+
+    def clear_pending(self) -> None:
+        """Remove what killed runs left behind. Only under the lock."""
+        for path in (self.path / PENDING).iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+        for path in [*self.path.glob(".*.tmp"), *(self.path / FAILED).glob(".*.tmp")]:
+            path.unlink()
+
+
+def lock(path: Path) -> filelock.BaseFileLock:
+    """Keep the store, there already or not, for this run until the process ends, however it ends.
+
+    Raises StoreError while another run holds it, or where the path is something else than a store.
+    """
+    _check_is_ours(path)
+    (path / PENDING).mkdir(parents=True, exist_ok=True)
+    guard = filelock.FileLock(path / PENDING / "lock")
+    try:
+        guard.acquire(timeout=0)
+    except filelock.Timeout:
+        raise StoreError(f"{path} is being written by another run; wait for it to end, or use another store") from None
+    return guard
+
+
+def create_or_check(path: Path, identity: dict[str, Any], details: dict[str, Any]) -> dict[str, Any]:
+    """Make a store for a run of this identity, or check that an existing one is of the same.
+
+    `identity` is all that determines the bytes of a protein; `details` is recorded by the first run and not compared
+    (resolved configuration, versions, batch size). Returns the store's attributes. Raises StoreError naming the keys
+    that differ.
+    """
+    _check_is_ours(path)
+    for folder in (PROTEINS, PENDING, FAILED):
+        (path / folder).mkdir(parents=True, exist_ok=True)
+    if not (path / PROTEINS / "zarr.json").exists():
+        write_whole(path / PROTEINS / "zarr.json", group_document({}))
+    if not (path / "zarr.json").exists():
+        attributes = {
+            "format_version": FORMAT_VERSION, **identity, "config_hash": digest(identity), **details
+        }  # fmt: skip
+        write_whole(path / "zarr.json", group_document(attributes))
+    attributes = read_group_document(path / "zarr.json")
+    _compare(path, attributes, identity)
+    return attributes
+
+
+def _check_is_ours(path: Path) -> None:
+    """Never write into a folder, or over a file, that is something else."""
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} is a file; give store= the name of a folder, such as runs/my.zarr")
+    strangers = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    if not (path / "zarr.json").exists() and strangers - {PROTEINS, PENDING, FAILED}:
+        if all(name.startswith(".") and name.endswith(".tmp") for name in strangers - {PROTEINS, PENDING, FAILED}):
+            return
+        raise StoreError(f"{path} holds other files and is no plmjac store; give store= the name of a new folder")
+
+
+def _compare(path: Path, attributes: dict[str, Any], identity: dict[str, Any]) -> None:
+    version = attributes.get("format_version")
+    if version != FORMAT_VERSION:
+        raise StoreError(f"{path} has format version {version}; this plmjac writes version {FORMAT_VERSION}")
+    theirs, ours = (flatten({key: side.get(key) for key in identity}) for side in (attributes, identity))
+    differences = [
+        f"  {key}: the store has {theirs.get(key)!r}, this run {ours.get(key)!r}"
+        for key in sorted(theirs.keys() | ours.keys())
+        if theirs.get(key) != ours.get(key)
+    ]
+    if differences:
+        text = "\n".join(differences)
+        raise StoreError(f"{path} was made with another configuration:\n{text}\nUse another store=, or these values.")
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with dotted keys."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat

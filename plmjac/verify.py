@@ -1,0 +1,58 @@
+"""Is a store what was written? `python -m plmjac.verify store=runs/pdb.zarr [deep=true]`; exit code 1 if not."""
+
+import logging
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from tqdm import tqdm
+
+from plmjac.config import DONE, Config, UsageError, parse, run
+
+log = logging.getLogger("plmjac.verify")
+
+DAMAGED = 1
+
+
+class VerifyConfig(BaseModel):
+    """The keys of conf/verify.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    store: Path
+    deep: bool
+
+
+def verify(config: Config) -> int:
+    """Check a store, say what is damaged and how to mend it, and return the exit code."""
+    settings = parse(VerifyConfig, config)
+    from plmjac.store import CorruptStoreError, StoreError, open_store
+    from plmjac.store import verify as check
+
+    try:
+        store = open_store(settings.store)
+        checked = check(store, deep=settings.deep)
+        results = list(tqdm(checked, total=len(store.rows), unit="protein", disable=not sys.stderr.isatty()))
+    except CorruptStoreError as error:
+        print(f"damaged: {error}")
+        return DAMAGED
+    except StoreError as error:
+        raise UsageError(str(error)) from error
+    damages = [damage for _, found in results for damage in found]
+    for damage in damages:
+        print(f"damaged: {damage.key}: {damage.problem}")
+    bad = sorted({damage.key for damage in damages})
+    print(f"{settings.store}: {len(results) - len(bad)} proteins intact, {len(bad)} damaged")
+    if bad:
+        folder = settings.store / "proteins"
+        print(f"To mend: delete {folder}/NAME for each of them and run the same predict command again.")
+    return DAMAGED if bad else DONE
+
+
+def main() -> None:
+    """The entry point; ends the process with its exit code."""
+    sys.exit(run("verify", verify))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""What is to be computed: from input records to manifest rows, from rows to work items, and each rank's share.
+
+Pure: no model, no file, no framework and no clock, so resume, sharding and "every row exactly once" are tested in
+milliseconds. The unit of sharding is the protein (one writer per protein); its items stay together and in order.
+"""
+
+import heapq
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from urllib.parse import quote
+
+from plmjac.records import Filtered, Protein, Rejected, WorkItem
+
+CHUNK_BYTES = 16 * 2**20
+"""About how large a chunk of the Jacobian is on disk (float16) when `rows_per_chunk` is left to plmjac."""
+
+MAX_KEY_BYTES = 120
+_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?<!\.)", re.ASCII)
+_RESERVED = re.compile(r"zarr\.json|(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One record of the input and what became of it.
+
+    `status` is pending, done, failed (with the reason), skipped (longer than `max_length`) or filtered (left out by the
+    dataset's own choice). `alias_of` holds the key of the protein with the same sequence that is computed in its place.
+    """
+
+    id: str
+    key: str
+    length: int
+    sequence: str
+    alias_of: str = ""
+    status: str = "pending"
+    reason: str = ""
+    cost: float = 0.0
+    source: str = ""
+
+
+def key_of(identifier: str) -> str:
+    """A folder name for an id: the id itself where that is a safe file name, else a percent-quoted form of it.
+
+    Different ids give different keys. A key never holds a slash, a leading or trailing dot or a name that some system
+    reserves; a very long one is cut and ends in a digest.
+    """
+    is_safe = _SAFE.fullmatch(identifier) and not _RESERVED.fullmatch(identifier)
+    if is_safe and len(identifier) <= MAX_KEY_BYTES:
+        return identifier
+    quoted = quote(identifier.encode("utf-8", "surrogatepass"), safe="")
+    if quoted.endswith("."):
+        quoted = quoted[:-1] + "%2E"
+    if "%" not in quoted or quoted.startswith("."):  # a reserved name such as "con", or a hidden file
+        quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
+    if len(quoted) <= MAX_KEY_BYTES:
+        return quoted
+    return f"{quoted[:60]}%%{sha256(quoted.encode()).hexdigest()[:16]}"
+
+
+def manifest(
+    records: Iterable[Protein | Rejected | Filtered],
+    *,
+    max_length: int | None = None,
+    cost: Callable[[int], float] = lambda length: float(forwards(length) * length),
+    stored: Mapping[str, str] | None = None,
+) -> list[ManifestRow]:
+    """Give every input record exactly one row: to be computed, an alias, or why not.
+
+    Identical sequences are computed once, under the key of the first; `stored` maps the sequences that a store already
+    holds to their keys. An id that comes again with the same sequence is an alias under a numbered key; with another
+    sequence it is a failure that names both. `cost` gives the work of one protein by its length.
+    """
+    rows: list[ManifestRow] = []
+    taken: set[str] = set()
+    key_with = dict(stored or {})
+    holder = {key: sequence for sequence, key in key_with.items()}
+    first: dict[str, ManifestRow] = {}
+    for record in records:
+        row = _row(record, max_length, cost)
+        key = _free_key(row.id, taken)
+        if row.status == "pending":
+            stored_here = holder.get(key)
+            row = _settle(replace(row, key=key), first.setdefault(row.id, row), stored_here)
+            if stored_here not in (None, row.sequence):
+                key = _free_key(row.id, taken | {key.casefold()})
+        row = replace(row, key=key)
+        taken.add(key.casefold())
+        if row.status == "pending":
+            primary = key_with.setdefault(row.sequence, row.key)
+            if primary != row.key:
+                row = replace(row, alias_of=primary, cost=0.0)
+        rows.append(row)
+    return rows
+
+
+def merge(now: Iterable[ManifestRow], earlier: Iterable[ManifestRow]) -> list[ManifestRow]:
+    """The rows of this run, then those of earlier runs whose records this run did not bring: nothing is forgotten."""
+    current = list(now)
+    keys = {row.key for row in current}
+    return current + [row for row in earlier if row.key not in keys]
+
+
+def forwards(length: int, per_residue: int = 19) -> int:
+    """Forward passes for one protein: the wild type, and `per_residue` mutants at every position."""
+    return 1 + per_residue * length
+
+
+def rows_per_chunk_for(length: int, letters: int = 20) -> int:
+    """Rows of the Jacobian that make a chunk of about CHUNK_BYTES in float16, at least 1 and at most L."""
+    return max(1, min(length, CHUNK_BYTES // (letters * length * 20 * 2)))
+
+
+def work_items(row: ManifestRow, rows_per_chunk: int | None = None) -> list[WorkItem]:
+    """Cut one protein into blocks of rows, in order, which together cover every row exactly once."""
+    size = rows_per_chunk or rows_per_chunk_for(row.length)
+    return [
+        WorkItem(row.key, row.sequence, start, stop, row.cost * (stop - start) / row.length)
+        for start in range(0, row.length, size)
+        for stop in [min(start + size, row.length)]
+    ]
+
+
+def remaining(rows: Iterable[ManifestRow], done: Collection[str]) -> list[ManifestRow]:
+    """The proteins that still have to be computed: not an alias, not refused, and not in the store."""
+    return [row for row in rows if row.status == "pending" and not row.alias_of and row.key not in done]
+
+
+def shard(rows: Iterable[ManifestRow], rank: int, world_size: int) -> list[ManifestRow]:
+    """This rank's proteins: the costliest first, each to the rank with the least to do so far (LPT).
+
+    Every rank computes the same partition from the same rows, whatever their order; a rank may get none. Starting with
+    the costliest means that what does not fit in memory is known in the first minute.
+    """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank {rank} of {world_size}")
+    loads = [(0.0, number) for number in range(world_size)]
+    mine = []
+    for row in sorted(rows, key=lambda row: (-row.cost, row.key)):
+        load, number = heapq.heappop(loads)
+        heapq.heappush(loads, (load + row.cost, number))
+        if number == rank:
+            mine.append(row)
+    return mine
+
+
+def _row(record: Protein | Rejected | Filtered, max_length: int | None, cost: Callable[[int], float]) -> ManifestRow:
+    if isinstance(record, Rejected):
+        return ManifestRow(record.id, "", 0, "", status="failed", reason=record.reason, source=record.source)
+    if isinstance(record, Filtered):
+        return ManifestRow(
+            record.id, "", record.length, "", status="filtered", reason=record.reason, source=record.source
+        )
+    length = len(record)
+    row = ManifestRow(record.id, "", length, record.sequence, reason=record.note, source=record.source)
+    if max_length is not None and length > max_length:
+        reason = f"length {length} is over max_length={max_length}; raise it (max_length=null for no limit)"
+        return replace(row, status="skipped", reason=reason)
+    return replace(row, cost=cost(length))
+
+
+def _settle(row: ManifestRow, first: ManifestRow, stored: str | None) -> ManifestRow:
+    """Refuse a row whose name already stands for another sequence, in this input or in the store."""
+    if first.sequence != row.sequence:
+        reason = f"the id {row.id!r} was used before for another sequence ({first.source}); rename one of them"
+        return replace(row, status="failed", reason=reason, cost=0.0)
+    if stored is not None and stored != row.sequence:
+        reason = f"the store holds another sequence under {row.key!r}; rename this record or use another store"
+        return replace(row, status="failed", reason=reason, cost=0.0)
+    return row
+
+
+def _free_key(identifier: str, taken: set[str]) -> str:
+    """The key of the id, or a numbered one where that name, in any case of its letters, is taken (macOS, Windows)."""
+    key = candidate = key_of(identifier)
+    number = 2
+    while candidate.casefold() in taken:
+        candidate = f"{key}%23{number}"
+        number += 1
+    return candidate

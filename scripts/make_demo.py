@@ -1,0 +1,80 @@
+"""Write plmjac/datasets/demo.json: sequences and contacts of ten domains, made from their structures.
+
+    python scripts/make_demo.py FOLDER [--out plmjac/datasets/demo.json]
+
+FOLDER holds domains.csv and structures/<PDB>_A.pdb as published with Ollikainen and Kortemme (2013). Only what follows
+from the structures is kept: the chain's sequence, which residues are resolved, and which pairs touch.
+"""
+
+import argparse
+import csv
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from plmjac.datasets.demo import DEFINITIONS, pack_pairs
+from plmjac.datasets.structure_file import read_chains
+from plmjac.records import Protein
+
+CHOSEN = {
+    # deep alignments, chains of 50 to 121 residues, all SCOP classes
+    "2O37_A": "a",  # DnaJ
+    "1GUU_A": "a",  # Myb DNA-binding
+    "1T8K_A": "a",  # acyl carrier protein
+    "1MVO_A": "a/b",  # response regulator
+    "2X1B_A": "a+b",  # RRM
+    "1BXY_A": "a+b",  # ribosomal protein L30
+    "1TEN_A": "b",  # fibronectin type III
+    "2O9S_A": "b",  # SH3
+    "3I2Z_A": "b",  # cold shock
+    "2H3L_A": "b",  # PDZ
+}
+SOURCE = (
+    "PDB entries as named, public domain (wwPDB); domains chosen from Ollikainen N, Kortemme T (2013) Computational "
+    "protein design quantifies structural constraints on amino acid covariation, PLoS Comput Biol 9:e1003313 (data MIT)"
+)
+
+
+def domain(folder: Path, row: dict[str, str]) -> dict[str, object]:
+    """One entry of demo.json, from the structure that a row of domains.csv names."""
+    record = read_chains(folder / "structures" / f"{row['pdb']}.pdb")[0].record
+    if not isinstance(record, Protein) or record.structure is None:
+        raise SystemExit(f"{row['pdb']}: {record}")
+    known = {name: record.structure.contacts(*definition) for name, definition in DEFINITIONS.items()}
+    unresolved = {tuple(np.flatnonzero(~contacts.resolved).tolist()) for contacts in known.values()}
+    if len(unresolved) != 1:
+        raise SystemExit(f"{row['pdb']}: C-alpha and C-beta are resolved for different residues; choose another domain")
+    return {
+        "id": record.id,
+        "pfam": row["pfam"],
+        "name": row["name"],
+        "scop_class": row["scop_class"],
+        "sequence": record.sequence,
+        "unresolved": list(unresolved.pop()),
+        "contacts": {name: pack_pairs(contacts.pairs) for name, contacts in known.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("plmjac/datasets/demo.json"))
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    with (arguments.folder / "domains.csv").open(encoding="utf-8") as file:
+        rows = {row["pdb"]: row for row in csv.DictReader(file)}
+    domains = [domain(arguments.folder, rows[name]) for name in CHOSEN]
+    document = {
+        "source": SOURCE,
+        "format": "contacts: one text per residue i, its partners j > i as ranges, counted from 0; "
+        "cb_8: C-beta (C-alpha of glycine) closer than 8 angstrom; ca_10: C-alpha closer than 10 angstrom",
+        "domains": domains,
+    }
+    arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    logging.getLogger(__name__).info("%d domains in %s", len(domains), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

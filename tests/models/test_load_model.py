@@ -1,0 +1,84 @@
+"""Models by name: the registry, sizes against names, devices, and how little an import costs."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import plmjac.models
+from plmjac.models import MODELS, Architecture, architecture, load_model
+
+CONF = Path(__file__).parents[2] / "conf" / "model"
+
+
+def test_unknown_name_names_the_nearest_and_the_list() -> None:
+    with pytest.raises(ValueError, match=r"no model 'esm2_650M'; did you mean 'esm2_650m'\? choose from tiny, debug,"):
+        load_model("esm2_650M")
+    with pytest.raises(ValueError, match=r"no model 'xyz'; choose from tiny"):
+        architecture("xyz")
+
+
+def test_debug_takes_a_seed_and_no_checkpoint(tmp_path: Path) -> None:
+    assert load_model("debug", seed=1).weights_sha256 != load_model("debug").weights_sha256
+    with pytest.raises(ValueError, match="takes no checkpoint"):
+        load_model("debug", checkpoint=tmp_path)
+
+
+def test_a_checkpoint_of_another_size_than_the_name(oracle: Any, make_oracle: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has 3 layers of width 48 with 4 heads, but esm2_8m has 6 layers"):
+        load_model("esm2_8m", checkpoint=oracle.folder)
+    make_oracle(Architecture(6, 320, 20), tmp_path)
+    with pytest.raises(ValueError, match=r"but esm2_35m has .*; use model=esm2_8m"):
+        architecture("esm2_35m", tmp_path)
+
+
+def test_architecture_without_weights(oracle: Any) -> None:
+    assert architecture("esm2_650m") == Architecture(33, 1280, 20)
+    assert architecture("debug") == load_model("debug").architecture
+    assert architecture("tiny", oracle.folder) == oracle.architecture
+
+
+def test_the_bundled_model() -> None:
+    bundled = Path(plmjac.models.__file__).with_name("tiny.safetensors")
+    if not bundled.exists():
+        pytest.skip("tiny.safetensors is not bundled yet")
+    model = load_model("tiny")
+    assert model.name == "tiny" and model.architecture == architecture("tiny")
+    assert model.readouts == {"logits", "contact_head", "attention"}
+    tokens = torch.arange(20)[None]
+    assert all(value.isfinite().all() for value in model.read(tokens, model.readouts).values())
+
+
+def test_a_package_without_the_bundled_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plmjac.models, "TINY_FILE", "absent.safetensors")
+    with pytest.raises(ValueError, match="use model=debug"):
+        load_model("tiny")
+
+
+def test_devices() -> None:
+    assert load_model("debug", device="cpu").logits(torch.zeros((1, 3), dtype=torch.int64)).device.type == "cpu"
+    with pytest.raises(ValueError, match="there is no device 'gpu'"):
+        load_model("debug", device="gpu")
+    with pytest.raises(ValueError, match=r"CUDA devices are visible; use device=cpu"):
+        load_model("debug", device=f"cuda:{torch.cuda.device_count()}")
+
+
+def test_every_model_has_a_configuration_file() -> None:
+    assert {path.stem for path in CONF.glob("*.yaml")} == set(MODELS)
+    for path in CONF.glob("*.yaml"):
+        content = yaml.safe_load(path.read_text())
+        keys = {"tiny": {"name"}, "debug": {"name", "seed"}}.get(path.stem, {"name", "checkpoint"})
+        assert content["name"] == path.stem and set(content) == keys
+        assert content.get("checkpoint") is None
+
+
+def test_importing_models_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, plmjac.models; print([m for m in ('esm', 'huggingface_hub', 'safetensors') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
