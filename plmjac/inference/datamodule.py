@@ -129,11 +129,8 @@ def summary(rows: list[ManifestRow]) -> str:
     """What became of the records, in a line, and the first of those that did not get there, with the reason."""
     counts = Counter(row.status for row in rows)
     aliases = sum(1 for row in rows if row.alias_of and row.status == "done")
-    text = [
-        ", ".join(
-            f"{counts[status]} {status}" for status in ("done", "failed", "skipped", "filtered") if counts[status]
-        )
-    ]
+    order = ("done", "failed", "skipped", "filtered")
+    text = [", ".join(f"{counts[status]} {status}" for status in order if counts[status]) or "no records"]
     if aliases:
         text[0] += f" ({aliases} with the sequence of another)"
     unhappy = [row for row in rows if row.status in ("failed", "skipped")]
@@ -157,7 +154,5 @@ def _outcome(row: ManifestRow, there: set[str], reasons: dict[str, str]) -> Mani
     key = row.alias_of or row.key
     if key in there:
         return replace(row, status="done")
-    reason = reasons[key]
-    return replace(
-        row, status="failed", reason=f"as {key}, which has its sequence: {reason}" if row.alias_of else reason
-    )
+    reason = f"as {key}, which has its sequence: {reasons[key]}" if row.alias_of else reasons[key]
+    return replace(row, status="failed", reason=reason)

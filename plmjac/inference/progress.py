@@ -30,6 +30,7 @@ class Progress(Callback):
         self.data = data
         self.residues = 0.0
         self.proteins = 0
+        self.total = self.done = 0.0
         self._bar: tqdm[Any] | None = None
         self._began = self._line = self._metric = time.monotonic()
 
@@ -45,8 +46,9 @@ class Progress(Callback):
             "%d proteins, %d residues to compute on %s%s", len(proteins), residues, pl_module.device,
             f" (this rank's share; {trainer.world_size} ranks)" if trainer.world_size > 1 else "",
         )  # fmt: skip
+        self.total = sum(item.cost for item in self.data.items)
         self._bar = tqdm(
-            total=sum(item.cost for item in self.data.items),
+            total=self.total,
             bar_format="{percentage:3.0f}% |{bar}| {postfix} [{elapsed}, {remaining} left]",
             disable=not sys.stderr.isatty(),
         )
@@ -55,10 +57,12 @@ class Progress(Callback):
         """Note that `count` mutants of this item's protein were run."""
         rows = item.stop - item.start
         share = count / max(1.0, 19.0 * rows)
+        step = min(share * item.cost, self.total - self.done)
         self.residues += share * rows
+        self.done += step
         if self._bar is None:
             return
-        self._bar.update(min(share * item.cost, self._bar.total - self._bar.n))
+        self._bar.update(step)
         self._bar.set_postfix_str(f"{self.rate:.1f} residues/s, {self.proteins} proteins done", refresh=False)
         now = time.monotonic()
         if self._bar.disable and now - self._line > LINE_SECONDS:
@@ -107,13 +111,8 @@ class Progress(Callback):
         trainer.logger.log_metrics({"proteins": self.proteins, "residues_per_second": self.rate}, step=self.proteins)
 
     def _say(self, now: float) -> None:
-        assert self._bar is not None
-        done = self._bar.n / max(self._bar.total, 1e-9) if not self._bar.disable else self._fraction()
-        left = (now - self._began) * (1 - done) / max(done, 1e-9)
+        share = self.done / max(self.total, 1e-9)
+        left = (now - self._began) * (1 - share) / max(share, 1e-9)
         log.info(
-            "%3.0f%%, %d proteins done, %.1f residues/s, about %.0f s left", 100 * done, self.proteins, self.rate, left
+            "%3.0f%%, %d proteins done, %.1f residues/s, about %.0f s left", 100 * share, self.proteins, self.rate, left
         )
-
-    def _fraction(self) -> float:
-        residues = sum(item.stop - item.start for item in self.data.items)
-        return self.residues / max(1, residues)

@@ -1,7 +1,7 @@
 """From chunks to committed proteins: the callback that owns this rank's half of the store.
 
-Chunks arrive in order, protein by protein. The Jacobian is gathered where it was made, reduced to the contact map there,
-and only what `keep` asks for travels to the host. Gives up nothing on a kill but the protein under way.
+Chunks arrive in order, protein by protein. The Jacobian is gathered where it was made and reduced to the contact map
+there; only what `keep` asks for travels to the host. Gives up nothing on a kill but the protein under way.
 """
 
 import logging

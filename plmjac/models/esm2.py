@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from plmjac.alphabet import AMINO_ACIDS, NONCANONICAL, NUM_AMINO_ACIDS
 from plmjac.models.base import READOUTS, Architecture, BosEos
@@ -153,9 +154,21 @@ def _lookup(alphabet: Any) -> Int64[Tensor, " 26"]:
     return torch.tensor(ids, device="cpu")
 
 
+class _NoDrawing(TorchFunctionMode):
+    """Skips the normal draw of an embedding: on the meta device it is pointless and imports torch's compiler (3 s)."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if func is nn.init.normal_:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
+
+
 def _build(esm: ModuleType, architecture: Architecture, alphabet: Any, token_dropout: bool) -> Any:
     """fair-esm's module without weights: nothing is drawn, so that the global random numbers stay as they were."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoDrawing():
         return esm.model.esm2.ESM2(
             num_layers=architecture.num_layers,
             embed_dim=architecture.width,

@@ -65,11 +65,13 @@ class StoredProtein:
         length = len(self)
         if not (0 <= i < length and 0 <= j < length):
             raise IndexError(f"{self.id}: the pair ({i}, {j}) is outside its {length} residues, counted from 0")
-        return (self._centered_block(i, j) + self._centered_block(j, i).T) / 2
+        both: Float[np.ndarray, "20 20"] = (self._centered_block(i, j) + self._centered_block(j, i).T) / 2
+        return both
 
     def _centered_block(self, i: int, j: int) -> Float[np.ndarray, "20 20"]:
         row = self._centered_rows(slice(i, i + 1))[0]
-        return (row[:, j] - self._mean_row[:, j]).astype(np.float32)
+        block: Float[np.ndarray, "20 20"] = (row[:, j] - self._mean_row[:, j]).astype(np.float32)
+        return block
 
     def _centered_rows(self, rows: slice) -> Float[np.ndarray, "R A L 20"]:
         """Rows centred along a, j and b; the mean over i is one row for all and is subtracted last."""

@@ -76,9 +76,18 @@ def test_every_model_has_a_configuration_file() -> None:
         assert content.get("checkpoint") is None
 
 
+def modules_after(code: str) -> set[str]:
+    """What a fresh interpreter has imported after running some code."""
+    root = Path(plmjac.models.__file__).parents[2]
+    code = f"import sys, plmjac.models; {code}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    return set(done.stdout.split())
+
+
 def test_importing_models_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, plmjac.models; print([m for m in ('esm', 'huggingface_hub', 'safetensors') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert not modules_after("pass") & {"esm", "huggingface_hub", "safetensors", "torch._dynamo"}
+
+
+def test_building_a_model_does_not_import_the_compiler_of_torch() -> None:
+    imported = modules_after("plmjac.models.load_model('debug')")
+    assert "esm" in imported and not imported & {"torch._dynamo", "torch._inductor", "huggingface_hub"}
