@@ -6,6 +6,7 @@ side chains, ligands, assemblies and B-factors are dropped. Everything that can 
 `Rejected` that names it. gemmi does the parsing and the alignment.
 """
 
+import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def read_chains(path: Path) -> list[ChainRecord]:
     except (OSError, DamagedFile) as error:
         return [ChainRecord(entry, None, _reject(entry, path, f"it cannot be read ({error})"))]
     except (RuntimeError, ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200].replace("string:", "line ")
         return [ChainRecord(entry, None, _reject(entry, path, f"it is not a PDB or mmCIF structure ({reason})"))]
     chains = list(structure[0]) if len(structure) else []
     proteins = [chain for chain in chains if _polymer_type(structure, chain) in _PROTEIN]
@@ -111,9 +112,9 @@ def _parse(path: Path) -> gemmi.Structure:
         if not blocks:
             raise ValueError("it has no atoms (_atom_site)")
         structure = gemmi.make_structure_from_block(blocks[0])
-        structure.merge_chain_parts()
     else:
         structure = gemmi.read_pdb_string(text)
+    structure.merge_chain_parts()
     structure.setup_entities()
     structure.assign_label_seq_id()
     return structure
@@ -194,9 +195,11 @@ def _notes(structure: gemmi.Structure, names: list[str], letters: str, parents: 
 def _sites(polymer: gemmi.ResidueSpan, seqres: list[str]) -> list[_Site]:
     """One site per residue number; of several residues at one (microheterogeneity) the one that SEQRES names first."""
     sites: list[_Site] = []
-    for group in polymer.residue_groups():
+    # gemmi's own residue_groups() never ends where a residue has no number.
+    for _, group in itertools.groupby(polymer, key=lambda residue: str(residue.seqid)):
         residues = list(group)
-        column = residues[0].label_seq - 1 if seqres and residues[0].label_seq else None
+        label = residues[0].label_seq
+        column = label - 1 if seqres and label is not None and label > 0 else None
         wanted = seqres[column] if column is not None and column < len(seqres) else residues[0].name
         residue = next((r for r in residues if r.name == wanted), residues[0])
         column = column if seqres else len(sites)

@@ -5,7 +5,7 @@ All sequences of a batch have one length, so there is no padding and no attentio
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
@@ -32,6 +32,8 @@ class Architecture:
     num_layers: int
     width: int
     num_heads: int
+    layer_norm_eps: float = field(default=1e-5, compare=False)
+    """1e-5 in every published ESM-2; transformers' own default for new models is another."""
 
     def __post_init__(self) -> None:
         if min(self.num_layers, self.width, self.num_heads) < 1:

@@ -155,7 +155,7 @@ def _lookup(alphabet: Any) -> Int64[Tensor, " 26"]:
 
 
 class _NoDrawing(TorchFunctionMode):
-    """Skips the normal draw of an embedding: on the meta device it is pointless and imports torch's compiler (3 s)."""
+    """Keeps from the meta device what is pointless there and imports torch's compiler, which takes seconds."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -163,19 +163,25 @@ class _NoDrawing(TorchFunctionMode):
         named = kwargs or {}
         if func is nn.init.normal_:
             return args[0] if args else named["tensor"]
+        if func is torch.arange:  # of the rotary frequencies
+            named = {**named, "device": "cpu"}
         return func(*args, **named)
 
 
 def _build(esm: ModuleType, architecture: Architecture, alphabet: Any, token_dropout: bool) -> Any:
     """fair-esm's module without weights: nothing is drawn, so that the global random numbers stay as they were."""
     with torch.device("meta"), _NoDrawing():
-        return esm.model.esm2.ESM2(
+        module = esm.model.esm2.ESM2(
             num_layers=architecture.num_layers,
             embed_dim=architecture.width,
             attention_heads=architecture.num_heads,
             alphabet=alphabet,
             token_dropout=token_dropout,
         )
+    for part in module.modules():
+        if isinstance(part, nn.LayerNorm):
+            part.eps = architecture.layer_norm_eps
+    return module
 
 
 def _fill(module: Any, architecture: Architecture, tensors: Mapping[str, Tensor]) -> None:

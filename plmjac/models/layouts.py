@@ -60,7 +60,6 @@ _HF_DEFAULTS: dict[str, Any] = {
 _ESM2_HAS: dict[str, Any] = {
     "position_embedding_type": "rotary",
     "emb_layer_norm_before": False,
-    "layer_norm_eps": 1e-5,
     "rope_theta": 10000.0,
     "hidden_act": "gelu",
     "is_folding_model": False,
@@ -108,14 +107,17 @@ def architecture_of_hf_config(config: Mapping[str, Any], where: str) -> tuple[Ar
     is as in ESM-2.
     """
     written_by_transformers = "transformers_version" in config
-    full = {**(_HF_DEFAULTS if written_by_transformers else {**_ESM2_HAS, "token_dropout": True}), **config}
+    full = {**(_HF_DEFAULTS if written_by_transformers else {**_ESM2_HAS, "token_dropout": True, "layer_norm_eps": 1e-5}), **config}
     if full.get("model_type", "esm") != "esm":
         raise ValueError(f"{where} is of model type {full['model_type']!r}, not an ESM-2 (model type 'esm')")
     if full["position_embedding_type"] == "absolute":
         raise ValueError(f"{where} is an ESM-1 model (absolute positions); plmjac runs ESM-2 only")
     try:
         architecture = Architecture(
-            int(full["num_hidden_layers"]), int(full["hidden_size"]), int(full["num_attention_heads"])
+            int(full["num_hidden_layers"]),
+            int(full["hidden_size"]),
+            int(full["num_attention_heads"]),
+            float(full["layer_norm_eps"]),
         )
     except KeyError as missing:
         raise ValueError(f"the config of {where} lacks {missing.args[0]!r}; it must be that of an ESM-2") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plmjac.store.layout import MANIFEST, CorruptStoreError, write_whole
+from plmjac.store.layout import MANIFEST, CorruptStoreError, digest, write_whole
 from plmjac.workplan import ManifestRow
 
 SCHEMA = pa.schema(
@@ -20,8 +20,9 @@ SCHEMA = pa.schema(
 
 
 def write_manifest(store: Path, rows: Iterable[ManifestRow]) -> None:
-    """Replace the manifest, whole or not at all; its pages carry checksums."""
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+    """Replace the manifest, whole or not at all; its pages carry checksums, its rows a digest."""
+    documents = [asdict(row) for row in rows]
+    table = pa.Table.from_pylist(documents, schema=SCHEMA.with_metadata({"digest": digest(documents)}))
     buffer = BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     write_whole(store / MANIFEST, buffer.getvalue())
@@ -38,8 +39,11 @@ def read_manifest(store: Path) -> list[ManifestRow]:
     try:
         with path.open("rb") as file:
             table = pq.read_table(file, page_checksum_verification=True)
-        return [ManifestRow(**row) for row in table.to_pylist()]
-    except (OSError, pa.ArrowException, TypeError) as error:
+        documents = table.to_pylist()
+        if (table.schema.metadata or {}).get(b"digest", b"").decode() != digest(documents):
+            raise ValueError("its rows do not match their digest")
+        return [ManifestRow(**row) for row in documents]
+    except (OSError, pa.ArrowException, TypeError, ValueError) as error:
         raise CorruptStoreError(
             f"{path} is damaged ({error}); delete it and run the same predict command again: "
             "the proteins in the store are kept and it is written anew"

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from plmjac.datasets import InputError, build
 from plmjac.datasets.pdb import PdbDataset
@@ -117,9 +119,16 @@ def test_microheterogeneity_takes_the_first(tmp_path: Path) -> None:
         "ATOM 2 C CA A SER A 1 2 ? 5 0 0 0.6 2 A 1",
         "ATOM 3 C CA B LEU A 1 2 ? 6 0 0 0.4 2 A 1",
     ]
-    protein = only(mmcif(tmp_path / "h.cif", "polypeptide(L)", ["ALA", "LEU", "SER", "GLY"], rows, numbers=[1, 2, 2, 3]))
+    protein = only(
+        mmcif(tmp_path / "h.cif", "polypeptide(L)", ["ALA", "LEU", "SER", "GLY"], rows, numbers=[1, 2, 2, 3])
+    )
     assert protein.sequence == "ALG"
     check(protein, [(1, 0, 0), (6, 0, 0), NAN], [(1, 0, 0), (6, 0, 0), NAN])
+
+
+ATOM_FIELDS = ["group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id",
+               "label_entity_id", "label_seq_id", "pdbx_PDB_ins_code", "Cartn_x", "Cartn_y", "Cartn_z", "occupancy",
+               "auth_seq_id", "auth_asym_id", "pdbx_PDB_model_num"]  # fmt: skip
 
 
 def mmcif(path: Path, kind: str, names: list[str], rows: list[str], numbers: list[int] | None = None) -> Path:
@@ -133,14 +142,7 @@ def mmcif(path: Path, kind: str, names: list[str], rows: list[str], numbers: lis
         + "loop_\n_struct_asym.id\n_struct_asym.entity_id\n"
         + "".join(f"{label} 1\n" for label in sorted({row.split()[6] for row in rows}))
         + "loop_\n"
-        + "".join(
-            f"_atom_site.{field}\n"
-            for field in (
-                "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id label_entity_id "
-                "label_seq_id pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z occupancy auth_seq_id auth_asym_id "
-                "pdbx_PDB_model_num"
-            ).split()
-        )
+        + "".join(f"_atom_site.{field}\n" for field in ATOM_FIELDS)
         + "\n".join(rows)
         + "\n"
     )
@@ -155,7 +157,9 @@ def test_mmcif_goes_by_label_numbers_and_author_chains(tmp_path: Path) -> None:
         "ATOM 4 C CA . GLY A 1 4 ? 0 0 7 1.0 12 X 2",
         "ATOM 5 C CA . LYS B 1 1 ? 3 3 3 1.0 1 aa 1",
     ]
-    first, second = PdbDataset(path=str(mmcif(tmp_path / "2xyz.cif", "polypeptide(L)", ["LYS", "ALA", "TRP", "GLY"], rows)))
+    first, second = PdbDataset(
+        path=str(mmcif(tmp_path / "2xyz.cif", "polypeptide(L)", ["LYS", "ALA", "TRP", "GLY"], rows))
+    )
     assert isinstance(first, Protein) and isinstance(second, Protein)
     assert (first.id, second.id) == ("2XYZ_X", "2XYZ_aa")
     assert first.sequence == second.sequence == "KAWG"
@@ -183,7 +187,7 @@ def test_only_protein_chains_are_records(tmp_path: Path, atom_line: Atom) -> Non
     dna = [atom_line("C1'", name, "D", n, (6.0 * n, 20, 0)) for n, name in enumerate(["DA", "DG", "DC"], start=1)]
     ligand = [atom_line("C1", "GOL", "A", 90, (30, 0, 0), kind="HETATM")]
     water = [atom_line("O", "HOH", "W", 1, (40, 0, 0), kind="HETATM", element="O")]
-    both = backbone(atom_line, "A", ["ALA", "CYS"]) + ["TER"] + backbone(atom_line, "B", ["ASP", "GLU"]) + ["TER"]
+    both = [*backbone(atom_line, "A", ["ALA", "CYS"]), "TER", *backbone(atom_line, "B", ["ASP", "GLU"]), "TER"]
     records = list(PdbDataset(path=str(write(tmp_path / "c.pdb", *both, *dna, "TER", *ligand, *water))))
     assert [(r.id, r.sequence) for r in records if isinstance(r, Protein)] == [("c_A", "AC"), ("c_B", "DE")]
     assert len(records) == 2
@@ -229,6 +233,28 @@ def test_broken_files_are_rejected_by_name(tmp_path: Path, name: str, content: b
     record = only(tmp_path / name)
     assert isinstance(record, Rejected)
     assert record.id == name.split(".")[0] and name in record.reason and reason in record.reason
+
+
+def test_residues_without_a_number(tmp_path: Path, atom_line: Atom) -> None:
+    """They compare unequal to themselves in gemmi, which once made the reader run for ever."""
+    lines = [line[:22] + "    " + line[26:] for line in backbone(atom_line, "A", ["ALA", "CYS"])]
+    assert isinstance(only(write(tmp_path / "n.pdb", *lines)), Protein | Rejected)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_structures_never_crash(tmp_path: Path, atom_line: Atom, data: st.DataObject) -> None:
+    seqres = "SEQRES   1 A    5  ALA GLY LEU MSE TRP"
+    text = bytearray(
+        "\n".join([seqres, *backbone(atom_line, "A", ["ALA", "GLY", "LEU", "MSE", "TRP"]), "TER"]).encode()
+    )
+    for _ in range(data.draw(st.integers(1, 10))):
+        place = data.draw(st.integers(0, len(text) - 1))
+        text[place : place + data.draw(st.integers(0, 30))] = data.draw(st.binary(max_size=5))
+        text = text or bytearray(b"x")
+    (tmp_path / "d.pdb").write_bytes(text)
+    records = list(PdbDataset(path=str(tmp_path / "d.pdb")))
+    assert len({record.id for record in records}) == len(records) > 0
 
 
 def test_unknown_residues_only(tmp_path: Path, atom_line: Atom) -> None:
@@ -386,10 +412,14 @@ def test_4uv3(shared_data: Path) -> None:
     assert resolved == len({(row["auth_asym_id"], row["label_seq_id"]) for row in alphas})
     for row in alphas:
         got = proteins[f"4UV3_{row['auth_asym_id']}"].structure.alpha[int(row["label_seq_id"]) - 1]  # type: ignore
-        assert np.allclose(got, [float(row[f"Cartn_{axis}"]) for axis in "xyz"], atol=1e-3) or row["label_alt_id"] != "."
+        assert (
+            np.allclose(got, [float(row[f"Cartn_{axis}"]) for axis in "xyz"], atol=1e-3) or row["label_alt_id"] != "."
+        )
 
 
 def test_covariation_structures(shared_data: Path) -> None:
     records = list(PdbDataset(path=str(shared_data / "covariation" / "structures")))
     assert len(records) == 36 and all(isinstance(record, Protein) for record in records)
-    assert [record.id for record in records] == sorted(f.stem for f in (shared_data / "covariation/structures").iterdir())
+    assert [record.id for record in records] == sorted(
+        f.stem for f in (shared_data / "covariation/structures").iterdir()
+    )

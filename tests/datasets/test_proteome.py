@@ -22,14 +22,18 @@ def test_length_filter_includes_both_ends(tmp_path: Path) -> None:
     assert isinstance(bad, Rejected)
     everything = build("proteome", path=path, min_length=None, max_length=None)
     assert [type(record) for record in everything] == [Protein] * 3 + [Rejected]
-    assert [record.id for record in build("proteome", path=path, min_length=10, max_length=10, ids=["A3"])] == ["tr|A3|Z"]
+    assert [record.id for record in build("proteome", path=path, min_length=10, max_length=10, ids=["A3"])] == [
+        "tr|A3|Z"
+    ]
 
 
 @pytest.mark.parametrize("compressed", [True, False])
 def test_fetched(server: Any, tmp_path: Path, compressed: bool) -> None:
     content = gzip.compress(FASTA) if compressed else FASTA
     server.answers["/stream"] = [
-        server.body(content[:-20] if compressed else FASTA + b"Error encountered when streaming data. Please try again"),
+        server.body(
+            content[:-20] if compressed else FASTA + b"Error encountered when streaming data. Please try again"
+        ),
         server.body(content),
     ]
     arguments = {"proteome": "up000000625", "url": f"{server.url}/stream", "cache": str(tmp_path), "min_length": 1}

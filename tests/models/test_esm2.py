@@ -68,6 +68,17 @@ def test_architecture_of_the_8m_model(make_oracle: Callable[..., Any], tmp_path:
     torch.testing.assert_close(out["contact_head"], oracle.contacts(ids), atol=1e-4, rtol=0)
 
 
+def test_the_layer_norms_are_those_of_the_file(make_oracle: Callable[..., Any], tmp_path: Path) -> None:
+    """transformers' default eps for a new model is not that of the published ones; with small weights it matters."""
+    reference = make_oracle(Architecture(2, 16, 4), tmp_path, layer_norm_eps=0.05)
+    model = load_model("tiny", checkpoint=tmp_path)
+    ids = esm_tokens(UBIQUITIN)
+    columns = [ALPHABET.get_idx(letter) for letter in AMINO_ACIDS]
+    torch.testing.assert_close(
+        model.logits(our_tokens(UBIQUITIN)), reference.logits(ids)[:, 1:-1, columns], atol=1e-4, rtol=0
+    )
+
+
 def test_token_dropout_can_be_switched_off(make_oracle: Callable[..., Any], tmp_path: Path) -> None:
     oracle = make_oracle(Architecture(2, 32, 4), tmp_path, token_dropout=False)
     sequence, masked = UBIQUITIN, (1, 2, 3)

@@ -1,0 +1,48 @@
+# plmjac: `make demo` and `make test` each work as the first command on a machine that has Python 3.11 and nothing else.
+PYTHON ?= python3.11
+ifeq ($(shell command -v $(PYTHON) 2>/dev/null),)
+PYTHON := python3
+endif
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_MODEL := $(if $(wildcard plmjac/models/tiny.safetensors),tiny,debug)
+
+.PHONY: help install demo test lint types format wheel clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## Make .venv with plmjac and everything its tests need
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "plmjac needs Python 3.11 or newer; try: make PYTHON=/path/to/python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install ## Contact maps of ten small domains, scored against their structures: demo/demo.zarr-evaluation
+	@echo "model=$(DEMO_MODEL)$(if $(filter debug,$(DEMO_MODEL)), (random weights: the bundled trained model is not here; the maps mean nothing))"
+	$(BIN)/python -m plmjac.predict +dataset=demo model=$(DEMO_MODEL) store=demo/demo_$(DEMO_MODEL).zarr
+	$(BIN)/python -m plmjac.evaluate +evaluation=contact_precision store=demo/demo_$(DEMO_MODEL).zarr
+
+test: install ## Run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## Style, formatting and the direction of imports
+	$(BIN)/ruff check plmjac scripts tests
+	$(BIN)/ruff format --check plmjac scripts tests
+	$(BIN)/lint-imports
+
+types: install ## mypy --strict
+	$(BIN)/mypy
+
+format: install ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix plmjac scripts tests
+	$(BIN)/ruff format plmjac scripts tests
+
+wheel: install ## Build dist/plmjac-*.whl
+	$(BIN)/python -m build --wheel
+
+clean: ## Remove what make made, but for .venv
+	rm -rf demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

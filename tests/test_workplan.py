@@ -1,0 +1,150 @@
+"""The plan: every record one row, every row of every protein exactly once, whoever computes it."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plmjac.records import Filtered, Protein, Rejected
+from plmjac.workplan import (
+    CHUNK_BYTES,
+    ManifestRow,
+    forwards,
+    key_of,
+    manifest,
+    merge,
+    remaining,
+    rows_per_chunk_for,
+    shard,
+    work_items,
+)
+
+lengths = st.lists(st.integers(1, 300), max_size=30)
+
+
+def rows_of(sizes: list[int]) -> list[ManifestRow]:
+    """Proteins that differ in id and in sequence."""
+    return manifest(Protein(f"p{n}", "A" * size + "CDEFGHIKLM"[n % 10] * n) for n, size in enumerate(sizes))
+
+
+@settings(deadline=None)
+@given(lengths, st.integers(1, 8), st.one_of(st.none(), st.integers(1, 400)))
+def test_every_row_is_computed_exactly_once(sizes: list[int], world: int, rows_per_chunk: int | None) -> None:
+    rows = rows_of(sizes)
+    computed: dict[str, list[int]] = {row.key: [] for row in rows}
+    for rank in range(world):
+        for row in shard(rows, rank, world):
+            items = work_items(row, rows_per_chunk)
+            assert items[0].is_first and items[-1].is_last
+            for item in items:
+                computed[item.key] += range(item.start, item.stop)
+    assert all(computed[row.key] == list(range(row.length)) for row in rows)
+
+
+@settings(deadline=None)
+@given(lengths, st.integers(1, 8), st.randoms(use_true_random=False))
+def test_shards_do_not_depend_on_the_order_of_the_rows(sizes: list[int], world: int, chance: random.Random) -> None:
+    rows = rows_of(sizes)
+    shuffled = rows.copy()
+    chance.shuffle(shuffled)
+    for rank in range(world):
+        assert shard(rows, rank, world) == shard(shuffled, rank, world)
+
+
+@settings(deadline=None)
+@given(lengths, st.integers(1, 8), st.integers(1, 8), st.data())
+def test_a_run_killed_anywhere_is_completed_by_any_number_of_ranks(
+    sizes: list[int], world: int, world_after: int, data: st.DataObject
+) -> None:
+    rows = rows_of(sizes)
+    done: set[str] = set()
+    for rank in range(world):
+        mine = shard(remaining(rows, done=()), rank, world)
+        done |= {row.key for row in mine[: data.draw(st.integers(0, len(mine)))]}
+    again = [row.key for rank in range(world_after) for row in shard(remaining(rows, done), rank, world_after)]
+    assert sorted(again) == sorted({row.key for row in rows} - done)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(50, 300), min_size=8, max_size=40), st.integers(2, 8))
+def test_no_rank_has_more_than_its_share_and_one_protein(sizes: list[int], world: int) -> None:
+    rows = rows_of(sizes)
+    loads = [sum(row.cost for row in shard(rows, rank, world)) for rank in range(world)]
+    assert max(loads) <= sum(loads) / world + max(row.cost for row in rows)
+
+
+def test_a_rank_outside_the_world_is_refused() -> None:
+    with pytest.raises(ValueError, match="rank 2 of 2"):
+        shard([], 2, 2)
+
+
+def test_identical_sequences_are_computed_once() -> None:
+    rows = manifest([Protein("a", "MK"), Protein("b", "MK"), Protein("c", "MKV")])
+    assert [(row.id, row.alias_of) for row in rows] == [("a", ""), ("b", "a"), ("c", "")]
+    assert [row.key for row in remaining(rows, ())] == ["a", "c"]
+
+
+def test_a_sequence_that_the_store_has_is_not_computed_under_another_name() -> None:
+    rows = manifest([Protein("b", "MK")], stored={"MK": "a"})
+    assert rows[0].alias_of == "a"
+
+
+def test_an_id_for_two_sequences_is_refused_and_the_first_kept() -> None:
+    rows = manifest([Protein("a", "MK", "x.fasta, record 1"), Protein("a", "MV"), Protein("a", "MK")])
+    assert [row.status for row in rows] == ["pending", "failed", "pending"]
+    assert "x.fasta, record 1" in rows[1].reason
+    assert rows[2].alias_of == "a"
+    assert len({row.key for row in rows}) == 3
+
+
+def test_a_name_that_the_store_has_for_another_sequence_is_refused() -> None:
+    rows = manifest([Protein("a", "MK")], stored={"MV": "a"})
+    assert rows[0].status == "failed"
+    assert "another sequence" in rows[0].reason
+    assert rows[0].key != "a"
+
+
+def test_every_kind_of_record_has_a_row() -> None:
+    records = [Protein("a", "M" * 11), Rejected("b", "broken", "b.pdb"), Filtered("c", "short", "c.fasta", 4)]
+    rows = manifest(records, max_length=10)
+    assert [row.status for row in rows] == ["skipped", "failed", "filtered"]
+    assert "max_length=10" in rows[0].reason
+    assert remaining(rows, ()) == []
+
+
+def test_merge_forgets_nothing() -> None:
+    earlier, now = manifest([Protein("a", "MK"), Protein("b", "MV")]), manifest([Protein("b", "MV"), Protein("c", "MM")])
+    assert [row.id for row in merge(now, earlier)] == ["b", "c", "a"]
+
+
+def test_forwards_and_chunks() -> None:
+    assert forwards(100) == 1901
+    assert rows_per_chunk_for(10) == 10
+    size = rows_per_chunk_for(1000)
+    assert size * 800 * 1000 <= CHUNK_BYTES < (size + 1) * 800 * 1000
+    assert rows_per_chunk_for(100_000) == 1
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    ["../../etc/x", "/abs", "a/b", "..", ".", "\x00", "x" * 10_000, "zarr.json", "con", "é", "é", "sp|P1|N", "a b", "%41"],
+)
+def test_keys_are_safe_file_names(identifier: str) -> None:
+    key = key_of(identifier)
+    assert key != identifier
+    assert "/" not in key and "\x00" not in key and not key.startswith(".") and not key.endswith(".")
+    assert len(key) <= 120 and key.isascii()
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(min_size=1), unique=True, max_size=20))
+def test_no_two_ids_share_a_folder(identifiers: list[str]) -> None:
+    rows = manifest(Protein(name, "A" * (number + 1)) for number, name in enumerate(identifiers))
+    assert len({row.key.casefold() for row in rows}) == len(identifiers)
+    assert all(key_of(name) == name for name in identifiers if name.isascii() and name.isalnum() and len(name) > 4)
+
+
+def test_plain_ids_are_their_own_keys_whatever_their_case() -> None:
+    rows = manifest([Protein("1TEN_A", "MK"), Protein("1ten_a", "MV")])
+    assert [row.key for row in rows] == ["1TEN_A", "1ten_a%232"]
