@@ -76,7 +76,8 @@ def parse_predict(config: Config) -> PredictConfig:
         raise UsageError(f"which dataset?{hint} Add one of: " + "  ".join(f"+dataset={name}" for name in names))
     if not isinstance(config["dataset"], dict):
         raise UsageError(f"there is no dataset {config['dataset']!r}; {nearest(str(config['dataset']), names)}")
-    return parse(PredictConfig, config)
+    store = config["store"] or f"runs/{config['dataset'].get('name')}_{config['model'].get('name')}.zarr"
+    return parse(PredictConfig, {**config, "store": store})
 
 
 def predict(config: Config) -> int:
@@ -112,6 +113,7 @@ def predict(config: Config) -> int:
             code = SOME_FAILED if any(row.status in ("failed", "skipped") for row in rows) else DONE
             return code
         finally:
+            data.release()
             if logger is not None:
                 logger.close(code)
 

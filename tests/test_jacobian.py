@@ -144,7 +144,11 @@ def test_what_does_not_change_a_contact_map() -> None:
     jacobian = torch.randn(8, 20, 8, 20, generator=generator, dtype=torch.float64)
     contacts = plmjac.contact_map(jacobian)
     letters = torch.randperm(20, generator=generator)
-    for same in (-jacobian, jacobian[:, letters][..., letters], jacobian + torch.randn(8, 1, 8, 20, generator=generator)):
+    for same in (
+        -jacobian,
+        jacobian[:, letters][..., letters],
+        jacobian + torch.randn(8, 1, 8, 20, generator=generator),
+    ):
         assert torch.allclose(plmjac.contact_map(same), contacts, atol=1e-12)
     assert torch.allclose(plmjac.contact_map(3 * jacobian), 3 * contacts, atol=1e-12)
 

@@ -28,7 +28,11 @@ from plmjac.store import (
 )
 from plmjac.workplan import ManifestRow
 
-IDENTITY = {"kind": "jacobian", "keep": ["contacts", "jacobian", "logits"], "model": {"name": "none", "weights_sha256": "0"}}
+IDENTITY = {
+    "kind": "jacobian",
+    "keep": ["contacts", "jacobian", "logits"],
+    "model": {"name": "none", "weights_sha256": "0"},
+}
 SEQUENCE = "MKTAYIAKQRQIS"
 
 

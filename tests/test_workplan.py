@@ -114,7 +114,10 @@ def test_every_kind_of_record_has_a_row() -> None:
 
 
 def test_merge_forgets_nothing() -> None:
-    earlier, now = manifest([Protein("a", "MK"), Protein("b", "MV")]), manifest([Protein("b", "MV"), Protein("c", "MM")])
+    earlier, now = (
+        manifest([Protein("a", "MK"), Protein("b", "MV")]),
+        manifest([Protein("b", "MV"), Protein("c", "MM")]),
+    )
     assert [row.id for row in merge(now, earlier)] == ["b", "c", "a"]
 
 
@@ -128,7 +131,22 @@ def test_forwards_and_chunks() -> None:
 
 @pytest.mark.parametrize(
     "identifier",
-    ["../../etc/x", "/abs", "a/b", "..", ".", "\x00", "x" * 10_000, "zarr.json", "con", "é", "é", "sp|P1|N", "a b", "%41"],
+    [
+        "../../etc/x",
+        "/abs",
+        "a/b",
+        "..",
+        ".",
+        "\x00",
+        "x" * 10_000,
+        "zarr.json",
+        "con",
+        "é",
+        "é",
+        "sp|P1|N",
+        "a b",
+        "%41",
+    ],
 )
 def test_keys_are_safe_file_names(identifier: str) -> None:
     key = key_of(identifier)

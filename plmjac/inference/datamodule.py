@@ -105,6 +105,11 @@ class PlanDataModule(LightningDataModule):
         """Work items are addresses; the module makes the tensors on the device."""
         return batch
 
+    def release(self) -> None:
+        """Let go of the store, for a later run in this process."""
+        if self._guard is not None:
+            self._guard.release()
+
     def finish(self) -> list[ManifestRow]:
         """On rank 0, after its own share: wait for the others, then write what became of every record.
 

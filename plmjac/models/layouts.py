@@ -107,7 +107,10 @@ def architecture_of_hf_config(config: Mapping[str, Any], where: str) -> tuple[Ar
     is as in ESM-2.
     """
     written_by_transformers = "transformers_version" in config
-    full = {**(_HF_DEFAULTS if written_by_transformers else {**_ESM2_HAS, "token_dropout": True, "layer_norm_eps": 1e-5}), **config}
+    full = {
+        **(_HF_DEFAULTS if written_by_transformers else {**_ESM2_HAS, "token_dropout": True, "layer_norm_eps": 1e-5}),
+        **config,
+    }
     if full.get("model_type", "esm") != "esm":
         raise ValueError(f"{where} is of model type {full['model_type']!r}, not an ESM-2 (model type 'esm')")
     if full["position_embedding_type"] == "absolute":

@@ -1,4 +1,4 @@
-"""What the dataset tests share: hand-made structure files, a small web server, and the real data beside the project."""
+"""What the dataset tests share: a small web server, and the real data beside the project."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -89,20 +89,3 @@ def quick_retries() -> Iterator[None]:
     """Retry as in earnest, but without the pauses."""
     with stamina.set_testing(True, attempts=4):
         yield
-
-
-def atom(
-    name: str, residue: str, chain: str, number: int, xyz: tuple[float, float, float], *, occupancy: float = 1.0,
-    altloc: str = " ", insertion: str = " ", serial: int = 1, kind: str = "ATOM", element: str = "C",
-) -> str:  # fmt: skip
-    """One ATOM line of the PDB format, columns as in its version 3.3."""
-    x, y, z = xyz
-    return (
-        f"{kind:<6}{serial:5d} {name:^4}{altloc}{residue:>3} {chain}{number:4d}{insertion}   "
-        f"{x:8.3f}{y:8.3f}{z:8.3f}{occupancy:6.2f}{10:6.2f}          {element:>2}"
-    )
-
-
-@pytest.fixture
-def atom_line() -> Callable[..., str]:
-    return atom

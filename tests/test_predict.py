@@ -1,0 +1,256 @@
+"""From input to store in one process: what is written, what is said, and what the exit code is."""
+
+import gzip
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support import SHARED, run_command, tree
+
+import plmjac
+from plmjac.config import UsageError
+from plmjac.inference.module import JacobianModule
+from plmjac.jacobian import all_letters
+from plmjac.models import load_model
+from plmjac.records import Failure, JacobianChunk, WorkItem
+from plmjac.store import open_store, read_manifest
+
+Predict = Callable[..., int]
+DEBUG = ("model=debug", "threads=1")
+FULL = "keep=[contacts,jacobian,logits,contact_head]"
+
+
+def test_the_store_holds_what_the_api_computes(predict: Predict, fasta: Path, tmp_path: Path) -> None:
+    store = tmp_path / "run.zarr"
+    assert predict("+dataset=fasta", f"dataset.path={fasta}", f"store={store}", FULL, *DEBUG, "rows_per_chunk=5") == 0
+    model = load_model("debug")
+    opened = open_store(store)
+    assert list(opened) == ["a", "b", "c", "copy_of_a", "d"]
+    for identifier in opened:
+        protein = opened[identifier]
+        jacobian = plmjac.categorical_jacobian(model, protein.sequence)
+        scale = float(jacobian.abs().max())
+        np.testing.assert_allclose(protein.jacobian, jacobian, atol=1e-3 * scale)
+        contacts = plmjac.contact_map(jacobian).numpy()
+        np.testing.assert_allclose(protein.contacts, contacts, atol=1e-5 * max(1.0, np.abs(contacts).max()))
+        tokens = torch.from_numpy(plmjac.api.encode(protein.sequence))[None]
+        wild_type = model.read(tokens, ["logits", "contact_head"])
+        np.testing.assert_allclose(protein.logits, wild_type["logits"][0], atol=1e-5)
+        np.testing.assert_allclose(protein.contact_head, wild_type["contact_head"][0], atol=1e-5)
+    assert opened.attributes["model"]["weights_sha256"] == model.weights_sha256
+    assert opened.attributes["run"]["max_tokens"] == 4096
+    row = next(row for row in read_manifest(store) if row.id == "copy_of_a")
+    assert row.alias_of == "a" and not (store / "proteins/copy_of_a").exists()
+
+
+def test_running_again_computes_nothing(
+    predict: Predict, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("+dataset=fasta", f"dataset.path={fasta}", f"store={tmp_path / 'run.zarr'}", *DEBUG)
+    assert predict(*arguments) == 0
+    before = tree(tmp_path / "run.zarr")
+    monkeypatch.setattr(JacobianModule, "predict_step", lambda *_: pytest.fail("something was computed again"))
+    assert predict(*arguments) == 0
+    assert tree(tmp_path / "run.zarr") == before
+
+
+def test_new_records_are_added_and_old_ones_remembered(predict: Predict, fasta: Path, tmp_path: Path) -> None:
+    store = tmp_path / "run.zarr"
+    assert predict("+dataset=fasta", f"dataset.path={fasta}", f"store={store}", *DEBUG) == 0
+    other = tmp_path / "other.fasta"
+    other.write_text(">e\nMKVWW\n>a_under_another_name\nMKTAYIAKQRQISFVKSH\n")
+    before = tree(store)
+    assert predict("+dataset=fasta", f"dataset.path={other}", f"store={store}", *DEBUG) == 0
+    assert set(open_store(store)) == {"a", "b", "c", "copy_of_a", "d", "e", "a_under_another_name"}
+    after = tree(store)
+    assert {name: after[name] for name in before} == before
+    assert not (store / "proteins/a_under_another_name").exists()
+
+
+def test_another_configuration_is_refused(predict: Predict, fasta: Path, tmp_path: Path) -> None:
+    arguments = ("+dataset=fasta", f"dataset.path={fasta}", f"store={tmp_path / 'run.zarr'}", *DEBUG)
+    assert predict(*arguments) == 0
+    for change, key in (
+        ("seed=1", "model.weights_sha256"),
+        ("keep=[contacts]", "keep"),
+        ("rows_per_chunk=2", "rows_per"),
+    ):
+        with pytest.raises(UsageError, match=key):
+            predict(*arguments, change)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 60, 100_000])
+def test_batches_do_not_change_the_numbers(predict: Predict, fasta: Path, tmp_path: Path, max_tokens: int) -> None:
+    contacts = []
+    for name, budget in (("one", 4096), ("two", max_tokens)):
+        store = tmp_path / f"{name}.zarr"
+        predict("+dataset=fasta", f"dataset.path={fasta}", f"store={store}", *DEBUG, f"max_tokens={budget}")
+        contacts.append(open_store(store)["b"].contacts)
+    np.testing.assert_allclose(contacts[0], contacts[1], atol=1e-5 * np.abs(contacts[0]).max())
+
+
+def test_bad_records_are_reported_and_the_others_computed(
+    predict: Predict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "some.fasta"
+    path.write_text(
+        ">good\nMKV\n>gaps\nM-KV\n>empty\n>long\n" + "M" * 40 + "\n>good\nMKVV\n>odd/name\nXBUZO\n>lower\nmkvj\n"
+    )
+    store = tmp_path / "run.zarr"
+    caplog.set_level(logging.INFO)
+    assert predict("+dataset=fasta", f"dataset.path={path}", f"store={store}", *DEBUG, "max_length=20") == 3
+    status = {row.id: row.status for row in read_manifest(store)}
+    assert status["gaps"] == status["empty"] == "failed" and status["long"] == "skipped"
+    assert set(open_store(store)) == {"good", "odd/name", "lower"}
+    assert open_store(store)["lower"].sequence == "MKVX"
+    for reason in ("Remove the gaps", "is empty", "max_length=20", "used before for another sequence"):
+        assert reason in caplog.text
+    assert {json.loads(path.read_bytes())["id"] for path in (store / "failed").iterdir()} == {"gaps", "empty", "good"}
+
+
+def test_a_protein_that_fails_takes_nothing_with_it(
+    predict: Predict, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NaN in one protein: that one is reported, the rest is in the store, and the next run tries it again."""
+    original = JacobianModule._chunk
+
+    def sabotaged(self: JacobianModule, item: WorkItem) -> JacobianChunk:
+        chunk = original(self, item)
+        if item.key == "b" and item.start > 0:
+            raise FloatingPointError("the model gave logits that are not finite")
+        return chunk
+
+    arguments = (
+        "+dataset=fasta", f"dataset.path={fasta}", f"store={tmp_path / 'run.zarr'}", *DEBUG, "rows_per_chunk=4", FULL
+    )  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(JacobianModule, "_chunk", sabotaged)
+        assert predict(*arguments) == 3
+    assert "b" not in open_store(tmp_path / "run.zarr")
+    failed = json.loads((tmp_path / "run.zarr/failed/b.json").read_bytes())
+    assert "not finite" in failed["reason"] and "sabotaged" in failed["trace"]
+    assert not list((tmp_path / "run.zarr/pending").glob("b*"))
+    assert predict(*arguments) == 0
+    assert "b" in open_store(tmp_path / "run.zarr")
+    assert not list((tmp_path / "run.zarr/failed").iterdir())
+
+
+def test_an_alias_of_a_failed_protein_fails_with_it(
+    predict: Predict, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = JacobianModule.predict_step
+    monkeypatch.setattr(
+        JacobianModule, "predict_step",
+        lambda self, item, *rest: Failure(item, "no luck") if item.key == "a" else original(self, item, *rest),
+    )  # fmt: skip
+    store = tmp_path / "run.zarr"
+    assert predict("+dataset=fasta", f"dataset.path={fasta}", f"store={store}", *DEBUG) == 3
+    rows = {row.id: row for row in read_manifest(store)}
+    assert rows["copy_of_a"].status == "failed" and "no luck" in rows["copy_of_a"].reason
+
+
+def test_errors_of_the_machine_stop_the_run(
+    predict: Predict, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> JacobianChunk:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(JacobianModule, "_chunk", broken)
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        predict("+dataset=fasta", f"dataset.path={fasta}", f"store={tmp_path / 'run.zarr'}", *DEBUG)
+
+
+def test_the_same_failure_over_and_over_stops_the_run(
+    predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "many.fasta"
+    path.write_text("".join(f">p{n}\n{'M' * (n + 2)}\n" for n in range(30)))
+    monkeypatch.setattr(JacobianModule, "_chunk", lambda *_: (_ for _ in ()).throw(KeyError("always")))
+    with pytest.raises(RuntimeError, match="20 proteins in a row"):
+        predict("+dataset=fasta", f"dataset.path={path}", f"store={tmp_path / 'run.zarr'}", *DEBUG)
+
+
+def test_out_of_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model("debug")
+    module = JacobianModule(model, letters=all_letters(), readouts=[], max_tokens=400)
+    item = WorkItem("a", "MKTAYIAKQR", 0, 10)
+    plain = module.predict_step(item)
+    sizes: list[int] = []
+    read = model.read
+
+    def small(tokens: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(tokens))
+        if len(tokens) > 10:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return read(tokens, ["logits"])["logits"]
+
+    monkeypatch.setattr(module.model, "logits", small)
+    again = module.predict_step(item)
+    assert isinstance(plain, JacobianChunk) and isinstance(again, JacobianChunk)
+    assert torch.allclose(plain.rows, again.rows, atol=1e-5)
+    assert module.max_tokens == 100 and max(sizes[2:]) <= 10
+    module.max_tokens = 12
+    monkeypatch.setattr(module.model, "logits", lambda _: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("no")))
+    failure = module.predict_step(item)
+    assert isinstance(failure, Failure) and "one mutant" in failure.reason
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((), r"which dataset\?.*\+dataset=pdb"),
+        (("+dataset=fasta",), "dataset.path"),
+        (("+dataset=fasta", "dataset.path=nowhere.fasta"), "nowhere.fasta"),
+        (("+dataset=fasta", "+dataset.pth=x"), "did you mean 'path'"),
+        (("+dataset=demo", "+storee=x"), "did you mean 'store'"),
+        (("+dataset=demo", "keep=[contacts,contact_hed]"), "contact_head"),
+        (("+dataset=demo", "keep=[logits]"), "keep must hold contacts or jacobian"),
+        (("+dataset=demo", "max_length=0"), "greater than 0"),
+        (("+dataset=demo", "max_tokens=many"), "valid integer"),
+        (("+dataset=demo", "trainer.devices=2"), "torchrun --nproc-per-node 2 -m plmjac.predict"),
+        (("+dataset=demo", "trainer=ddp"), "torchrun"),
+        (("+dataset=demo", "trainer=slurm", "trainer.accelerator=cpu"), "needs srun"),
+        (("+dataset=demo", "trainer=gpu"), "sees none"),
+        (("+dataset=demo", "model=esm2_8m", "model.checkpoint=nowhere.pt"), "nowhere.pt"),
+        (("+dataset=demo", "+model.chekpoint=x"), "did you mean 'checkpoint'"),
+    ],
+)
+def test_mistakes_are_named(predict: Predict, tmp_path: Path, overrides: tuple[str, ...], message: str) -> None:
+    if "trainer=gpu" in overrides and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    store = tmp_path / "run.zarr"
+    model = () if any(text.startswith("model=") for text in overrides) else DEBUG
+    with pytest.raises((UsageError, ValueError), match=message):
+        predict(*overrides, *model, f"store={store}")
+    assert not store.exists() or not list((store / "proteins").glob("*/"))
+
+
+def test_every_chain_of_real_structures(predict: Predict, tmp_path: Path) -> None:
+    folder = SHARED / "structures"
+    if not folder.exists():
+        pytest.skip(f"the real structures are not here ({folder})")
+    store = tmp_path / "run.zarr"
+    arguments = ("+dataset=pdb", f"dataset.path={folder}", *DEBUG, f"store={store}")
+    assert predict(*arguments, "dataset.chains=[5P21_A]") == 0
+    assert list(open_store(store)) == ["5P21_A"]
+    assert len(open_store(store)["5P21_A"]) == 166
+
+
+def test_compressed_input_from_the_command_line_with_every_exit_code(tmp_path: Path) -> None:
+    """The whole command, in a process of its own: 0, then 3, 2 and 2."""
+    path = tmp_path / "two.fasta.gz"
+    path.write_bytes(gzip.compress(b">a\nMKVLAA\n>b\nMKVLAAW\n"))
+    good = run_command("+dataset=fasta", f"dataset.path={path}", "model=debug", "store=run.zarr", cwd=tmp_path)
+    assert good.returncode == 0, good.stderr
+    assert "2 done" in good.stderr and (tmp_path / "run.zarr/proteins/a/contacts").is_dir()
+    path.write_bytes(gzip.compress(b">a\nMKVLAA\n>c\nMK-VLAAW\n"))
+    some = run_command("+dataset=fasta", f"dataset.path={path}", "model=debug", "store=run.zarr", cwd=tmp_path)
+    assert some.returncode == 3 and "failed c" in some.stderr
+    wrong = run_command("dataset=fasta", "datset.path=x", cwd=tmp_path)
+    assert wrong.returncode == 2 and "did you mean 'dataset.path'" in wrong.stderr, wrong.stderr
+    none = run_command(cwd=tmp_path)
+    assert none.returncode == 2 and "+dataset=pdb" in none.stderr and "Traceback" not in none.stderr
