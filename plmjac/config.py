@@ -60,17 +60,23 @@ def run(config_name: str, job: Callable[[Config], int], added_groups: Iterable[s
             log.error("error: %s", _explain(error, config_name))
             return USAGE
     codes: list[int] = []
+    errors: list[Exception] = []
 
     def one_job(config: DictConfig) -> None:
-        codes.append(_guarded(job, config))
+        try:
+            codes.append(_guarded(job, config))
+        except Exception as error:  # kept from Hydra, which would cut the traceback and choose the exit code
+            errors.append(error)
 
     main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(one_job)
     try:
         main()
     except SystemExit as stop:
-        if codes or stop.code in (0, None):
+        if stop.code in (0, None):
             raise
         return USAGE  # Hydra has said what is wrong
+    if errors:
+        raise errors[0]
     return max(codes, default=DONE)
 
 
@@ -123,9 +129,7 @@ def _explain(error: Exception, config_name: str | None) -> str:
         or "Ambiguous value" in text
         or "LexerNoViable" in text
     ):
-        return (
-            f"{text}\nValues with commas, blanks, = or brackets need quotes twice: 'dataset.path=\"/data/a,b.fasta\"'"
-        )
+        return f"{text}\nValues with commas, blanks or brackets need two pairs of quotes: 'dataset.path=\"a,b.fasta\"'"
     return text
 
 

@@ -116,7 +116,7 @@ def measured_rate(seconds: float = 0.3) -> float:
     return done * 2 * 512**3 / (time.perf_counter() - began)
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """Seconds in the unit that suits them."""
     for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * length:
@@ -124,7 +124,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
-def size(number: float) -> str:
+def size(number: float | int) -> str:
     """Bytes in the unit that suits them."""
     for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if number >= length:

@@ -1,19 +1,19 @@
 """Train the bundled model `tiny`: a small ESM-2 on a folder of protein family alignments, from data to shipped file.
 
     python scripts/train_tiny.py train ../shared/data/covariation --out runs/tiny --families PF00076 PF00018
-    python scripts/train_tiny.py finish ../shared/data/covariation --run runs/tiny --export plmjac/models/tiny.safetensors
+    python scripts/train_tiny.py finish ../shared/data/covariation --run runs/tiny --export tiny.safetensors
 
-`train` is masked language modelling with Lightning. It writes `last.ckpt` and `loss.csv`; run the same command again and
-it goes on from the checkpoint, to the same loss curve as without the interruption. `finish` fits the contact head (Rao
-et al. 2021) on the structures of some of the families, measures contacts on all, and writes the safetensors file.
+`train` is masked language modelling with Lightning. It writes `last.ckpt` and `loss.csv`; run the same command again
+and it goes on from the checkpoint, to the same loss curve as without the interruption. `finish` fits the contact head
+(Rao et al. 2021) on the structures of some of the families, measures contacts on all, and writes the safetensors file.
 
 The folder holds `alignments/<family>.fasta`, and for the columns and for `finish` `queries.fasta` (records named
 `<structure> <family>`, aligned to the family) and `structures/<structure>.pdb`.
 
 What it gives up: the weights are exactly those of fair-esm's ESM2, but the forward is a faster equivalent (fused
-projections, scaled_dot_product_attention, logits only where a loss is taken); a test holds the two equal. Batches are a
-function of seed and step alone, so nothing but the step has to be saved, and workers are not needed: drawing one takes a
-hundredth of a step. Made for one CPU core and a model of less than a million parameters; nothing here scales.
+projections, scaled_dot_product_attention, logits only where a loss is taken); a test holds the two equal. Batches are
+a function of seed and step alone, so nothing but the step has to be saved, and workers are not needed: drawing one
+takes a hundredth of a step. Made for one CPU core and a model of less than a million parameters; nothing here scales.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,9 +127,9 @@ class Augmentation:
     max_crop: int = 6
 
     def __call__(
-        self, row: Int64[np.ndarray, " L"], rng: np.random.Generator, frequencies: Float64[np.ndarray, " 20"]
+        self, row: Int64[np.ndarray, " L"], rng: np.random.Generator, frequencies: Float64[np.ndarray, " 20"], room: int
     ) -> Int64[np.ndarray, " M"]:
-        """Perhaps cut the ends, perhaps drop the gaps, perhaps add random residues before and after."""
+        """Perhaps cut the ends, perhaps drop the gaps, perhaps add random residues, to no more than `room` in all."""
         crop, ungap, flank = rng.random(3) < (self.crop, self.ungap, self.flank)
         if crop:
             left, right = rng.integers(0, self.max_crop + 1, 2)
@@ -137,6 +138,8 @@ class Augmentation:
             row = row[row != GAP_TOKEN]
         if flank:
             sizes = rng.integers(0, self.max_flank + 1, 2)
+            while len(row) + sizes.sum() > room:
+                sizes = rng.integers(0, self.max_flank + 1, 2)
             before, after = (rng.choice(NUM_AMINO_ACIDS, size, p=frequencies) + FIRST_AMINO_ACID for size in sizes)
             row = np.concatenate([before, row, after])
         return row
@@ -169,48 +172,51 @@ def corrupt(
 
 @dataclass(frozen=True)
 class Corpus:
-    """Batches as a function of seed and step: families in equal shares, sequences at random."""
+    """Batches as a function of seed and step: families in equal shares, sequences at random.
+
+    The families are split by length into `num_groups` groups of one size, and steps take the groups in turn: a batch of
+    similar lengths wastes little on padding.
+    """
 
     families: list[Family]
     batch_size: int
     rate: float
     augmentation: Augmentation
     seed: int
+    num_groups: int = 2
 
-    @property
-    def width(self) -> int:
-        """Tokens of a row: the longest family with both flanks, BOS and EOS; constant, for the compiler's sake."""
-        return max(family.train.shape[1] for family in self.families) + 2 * self.augmentation.max_flank + 2
+    @cached_property
+    def groups(self) -> list[list[Family]]:
+        """Families from short to long, in as many groups as their number can be divided into."""
+        by_length = sorted(self.families, key=lambda family: (family.train.shape[1], family.name))
+        number = self.num_groups if len(by_length) % self.num_groups == 0 else 1
+        size = len(by_length) // number
+        return [by_length[start : start + size] for start in range(0, len(by_length), size)]
 
-    @property
-    def num_targets(self) -> int:
-        """Targets of a batch, constant too: about as many as are selected on average."""
-        mean_length = np.mean([family.train.shape[1] for family in self.families])
-        return int(self.batch_size * mean_length * self.rate)
+    @cached_property
+    def frequencies(self) -> Float64[np.ndarray, " 20"]:
+        """Of the amino acids of flanks."""
+        return background(self.families)
 
     def batch(self, step: int) -> Batch:
-        """The batch of this step. Families take turns, so that over a few steps all have equal shares."""
+        """The batch of this step. The families of a group take turns, so that over a few steps all have equal shares.
+
+        Width and number of targets depend on the group only, for the compiler's sake.
+        """
         rng = np.random.default_rng((self.seed, step))
-        frequencies = background_of(self)
+        turn, group = divmod(step, len(self.groups))
+        families = self.groups[group]
+        room = max(family.train.shape[1] for family in families) + self.augmentation.max_flank
         rows = []
         for k in range(self.batch_size):
-            family = self.families[(step * self.batch_size + k) % len(self.families)]
+            family = families[(turn * self.batch_size + k) % len(families)]
             row = family.train[rng.integers(len(family.train))]
-            rows.append(self.augmentation(row, rng, frequencies))
-        tokens = pad(rows, self.width)
+            rows.append(self.augmentation(row, rng, self.frequencies, room))
+        tokens = pad(rows, room + 2)
         corrupted, selected = corrupt(tokens, rng, self.rate, with_gaps=True)
-        return self._fixed_size(tokens, corrupted, rng.permutation(np.flatnonzero(selected)))
-
-    def _fixed_size(
-        self, tokens: Int64[np.ndarray, "B T"], corrupted: Int64[np.ndarray, "B T"], selected: Int64[np.ndarray, " S"]
-    ) -> Batch:
-        """Drop surplus targets, or fill up with ones that are ignored (-100)."""
-        targets = np.full(self.num_targets, -100, dtype=np.int64)
-        where = np.zeros(self.num_targets, dtype=np.int64)
-        number = min(len(selected), self.num_targets)
-        where[:number] = selected[:number]
-        targets[:number] = tokens.ravel()[selected[:number]]
-        return Batch(torch.from_numpy(corrupted), torch.from_numpy(where), torch.from_numpy(targets))
+        mean_length = np.mean([family.train.shape[1] for family in families])
+        num_targets = int(self.batch_size * mean_length * self.rate)
+        return _of_size(num_targets, tokens, corrupted, rng.permutation(np.flatnonzero(selected)))
 
     def held_out(self, per_family: int = 32) -> Batch:
         """Held-out sequences with 15 % selected, gaps never, no augmentation: the same batch whatever the options."""
@@ -222,14 +228,19 @@ class Corpus:
         return Batch(torch.from_numpy(corrupted), torch.from_numpy(where), torch.from_numpy(tokens.ravel()[where]))
 
 
-_BACKGROUNDS: dict[int, Float64[np.ndarray, " 20"]] = {}
-
-
-def background_of(corpus: Corpus) -> Float64[np.ndarray, " 20"]:
-    """`background`, counted once per corpus."""
-    if id(corpus) not in _BACKGROUNDS:
-        _BACKGROUNDS[id(corpus)] = background(corpus.families)
-    return _BACKGROUNDS[id(corpus)]
+def _of_size(
+    number: int,
+    tokens: Int64[np.ndarray, "B T"],
+    corrupted: Int64[np.ndarray, "B T"],
+    selected: Int64[np.ndarray, " S"],
+) -> Batch:
+    """A batch of `number` targets: surplus ones are dropped, missing ones made up by ones that are ignored (-100)."""
+    targets = np.full(number, -100, dtype=np.int64)
+    where = np.zeros(number, dtype=np.int64)
+    kept = selected[:number]
+    where[: len(kept)] = kept
+    targets[: len(kept)] = tokens.ravel()[kept]
+    return Batch(torch.from_numpy(corrupted), torch.from_numpy(where), torch.from_numpy(targets))
 
 
 # The model: fair-esm's ESM2, a start that suits rotary heads, and a faster forward.
@@ -238,9 +249,9 @@ def background_of(corpus: Corpus) -> Float64[np.ndarray, " 20"]:
 def new_model(layers: int, width: int, heads: int, seed: int, sharpness: float = 5.0) -> ESM2:
     """A fair-esm ESM2 with a start of its own: each head looks at one offset along the sequence.
 
-    Query and key biases are set so that the rotary kernel of a head peaks at an offset: +-1, +-2, ... in the first layer,
-    farther in the others. From fair-esm's own start the heads see the mean of everything, and a model of this size
-    spends most of its training on finding sharp offsets; the biases train on like all weights.
+    Query and key biases are set so that the rotary kernel of a head peaks at an offset: +-1, +-2, ... in the first
+    layer, farther in the others. From fair-esm's own start the heads see the mean of everything, and a model of this
+    size spends most of its training on finding sharp offsets; the biases train on like all weights.
     """
     torch.manual_seed(seed)
     model = ESM2(layers, width, heads, esm.data.Alphabet.from_architecture("ESM-1b"))
@@ -424,7 +435,7 @@ class MuonAdam(torch.optim.Optimizer):
 
 def orthogonalize(matrices: Float[Tensor, "K R C"], iterations: int = 4) -> Float[Tensor, "K R C"]:
     """Bring all singular values to about 1 by Newton-Schulz iterations with Muon's coefficients (R <= C)."""
-    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x: Tensor = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(iterations):
         gram = x @ x.transpose(1, 2)
         x = 3.4445 * x + (2.0315 * (gram @ gram) - 4.7750 * gram) @ x
@@ -496,7 +507,8 @@ class TinyModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Cross-entropy at the selected positions."""
-        return self._loss(self.model, *batch)
+        loss: Tensor = self._loss(self.model, *batch)
+        return loss
 
     def configure_optimizers(self) -> Any:
         """MuonAdam under the schedule of `rate_factor`."""
@@ -504,6 +516,12 @@ class TinyModule(pl.LightningModule):
         optimizer = MuonAdam(parameter_groups(self.model, s.lr, s.adam_lr, s.weight_decay))
         schedule = LambdaLR(optimizer, lambda step: rate_factor(step, s.steps, s.decay_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """The checkpoint's learning rate is that of its own `steps`, which may have changed since."""
+        for group in self.trainer.optimizers[0].param_groups:
+            factor = rate_factor(self.global_step, self.settings.steps, self.settings.decay_steps)
+            group["lr"] = group["initial_lr"] * factor
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the settings beside the weights, for `finish`."""
@@ -540,7 +558,7 @@ class Journal(pl.Callback):
 
     def _row(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
         with torch.no_grad():
-            held_out = float(masked_loss(pl_module.model, *self.held_out))  # type: ignore[arg-type]
+            held_out = float(masked_loss(pl_module.model, *self.held_out))
         train = sum(self.losses) / len(self.losses)
         save_checkpoint(trainer, self.out / "last.ckpt")
         with (self.out / "loss.csv").open("a", encoding="utf-8", newline="") as file:
@@ -732,8 +750,7 @@ def finish(folder: Path, run: Path, export: Path, fit_families: list[str]) -> li
     checkpoint = load_checkpoint(run / "last.ckpt")
     settings = Settings(**checkpoint["settings"])
     model = new_model(settings.layers, settings.width, settings.heads, settings.seed)
-    prefix = "model."
-    model.load_state_dict({k.removeprefix(prefix): v.half().float() for k, v in checkpoint["state_dict"].items()})
+    model.load_state_dict(as_shipped(checkpoint["state_dict"]))
     model.eval()
     corpus = corpus_of(folder, settings)
     with torch.no_grad():
@@ -751,6 +768,12 @@ def finish(folder: Path, run: Path, export: Path, fit_families: list[str]) -> li
     write_file(model, export, facts)
     write_table(rows, run / "contacts.csv")
     return rows
+
+
+def as_shipped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as float16 leaves them, in float32; not the rotary frequencies, which are computed anew."""
+    named = {name.removeprefix("model."): value for name, value in state.items()}
+    return {name: value if name.endswith("inv_freq") else value.half().float() for name, value in named.items()}
 
 
 def write_table(rows: list[dict[str, Any]], path: Path) -> None:
@@ -847,7 +870,7 @@ def parser() -> argparse.ArgumentParser:
         "--adam-lr", type=float, default=3e-3, help="Adam's learning rate, for embeddings, biases and norms"
     )
     fit.add_argument(
-        "--weight-decay", type=float, default=0.0, help="decoupled decay of the matrices, times lr each step"
+        "--weight-decay", type=float, default=0.05, help="decoupled decay of the matrices, times lr each step"
     )
     fit.add_argument("--ungap", type=float, default=0.15, help="share of sequences whose gaps are dropped")
     fit.add_argument("--flank", type=float, default=0.3, help="share of sequences with random residues at both ends")

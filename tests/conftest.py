@@ -32,9 +32,15 @@ def keep_signals() -> Iterator[None]:
 def fasta(tmp_path: Path) -> Path:
     """Five proteins of different lengths, one of them twice."""
     path = tmp_path / "five.fasta"
-    path.write_text(
-        ">a first\nMKTAYIAKQRQISFVKSH\n>b\nGSHMLEDPVDAFKLAAQWERTY\n>c\nMKV\n>copy_of_a\nMKTAYIAKQRQISFVKSH\n>d\nACDEFGHIKLM\n"
-    )
+    records = {
+        "a first": "MKTAYIAKQRQISFVKSH",
+        "b": "GSHMLEDPVDAFKLAAQWERTY",
+        "c": "MKV",
+        "copy_of_a": "",
+        "d": "ACDEFGHIKLM",
+    }
+    records["copy_of_a"] = records["a first"]
+    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in records.items()))
     return path
 
 

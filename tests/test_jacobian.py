@@ -40,7 +40,7 @@ def paper_contact_map(jacobian: np.ndarray) -> np.ndarray:
 
 
 def plain_jacobian(model: ESM2, sequence: str) -> np.ndarray:
-    """The authors' loop: fair-esm's own tokens, all 20 substitutions of one position in a forward, one after another."""
+    """The authors' loop: fair-esm's own tokens, the 20 substitutions of one position in a forward, one by one."""
     _, _, tokens = esm.data.Alphabet.from_architecture("ESM-1b").get_batch_converter()([("x", sequence)])
     length = len(sequence)
     with torch.no_grad():

@@ -51,6 +51,7 @@ class PlanDataModule(LightningDataModule):
     def __init__(self, request: Request) -> None:
         super().__init__()
         self.prepare_data_per_node = False
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer proteins left than ranks
         self.request = request
         self.attributes: dict[str, Any] = {}
         self.items: list[WorkItem] = []

@@ -108,7 +108,8 @@ class Progress(Callback):
 
     def _log_metrics(self, trainer: Trainer) -> None:
         assert trainer.logger is not None
-        trainer.logger.log_metrics({"proteins": self.proteins, "residues_per_second": self.rate}, step=self.proteins)
+        metrics = {"proteins": float(self.proteins), "residues_per_second": self.rate}
+        trainer.logger.log_metrics(metrics, step=self.proteins)
 
     def _say(self, now: float) -> None:
         share = self.done / max(self.total, 1e-9)

@@ -1,0 +1,157 @@
+"""Every YAML composes and is accepted by the code it configures; every mistake is named."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import ROOT, composed, run_command
+
+from plmjac.config import config_dir, nearest, options, parse
+from plmjac.evaluate import EvaluateConfig
+from plmjac.models import MODELS
+from plmjac.predict import PredictConfig, parse_predict
+from plmjac.verify import VerifyConfig
+
+GROUPS = ("model", "substitutions", "trainer", "logger")
+WORDS = [
+    (["+dataset=demo", "max_lenght=5"], "did you mean 'max_length'"),
+    (["+dataset=pdb", "dataset.pth=x"], "did you mean 'dataset.path'"),
+    (["+dataset=pbd"], "did you mean 'pdb'"),
+    (["+dataset=demo", "model=esm2_650"], "did you mean 'esm2_650m'"),
+    (["+dataset=demo", "modle=debug"], "did you mean 'model'"),
+    (["+dataset=demo", "trainer.device=2"], "did you mean 'trainer.devices'"),
+    (["+dataset=fasta", "dataset.path=a,b.fasta"], "two pairs of quotes"),
+]
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
+def test_every_option_composes_and_fits_its_schema(group: str, option: str) -> None:
+    settings = parse_predict(composed("predict", "+dataset=demo", f"{group}={option}"))
+    chosen = getattr(settings, group)
+    assert (chosen["name"] if isinstance(chosen, dict) else chosen.name) == option
+
+
+@pytest.mark.parametrize("dataset", options("dataset"))
+def test_every_dataset_composes(dataset: str) -> None:
+    settings = parse_predict(composed("predict", f"+dataset={dataset}"))
+    assert settings.dataset["name"] == dataset
+    assert settings.store == Path(f"runs/{dataset}_tiny.zarr")
+
+
+def test_models_and_yaml_name_the_same_models() -> None:
+    assert sorted(MODELS) == options("model")
+
+
+@pytest.mark.parametrize("evaluation", options("evaluation"))
+def test_every_evaluation_composes(evaluation: str) -> None:
+    assert (
+        parse(EvaluateConfig, composed("evaluate", f"+evaluation={evaluation}", "store=x")).evaluation.name
+        == evaluation
+    )
+
+
+def test_verify_and_plan_compose() -> None:
+    assert parse(VerifyConfig, composed("verify", "store=x", "deep=true")).deep
+    assert parse_predict(composed("plan", "+dataset=demo", "model=esm2_650m")).model["name"] == "esm2_650m"
+
+
+def test_every_key_of_the_yaml_is_in_the_schema_and_the_other_way_round() -> None:
+    assert set(composed("predict", "+dataset=demo")) == set(PredictConfig.model_fields)
+    assert set(composed("evaluate", "+evaluation=contact_precision", "store=x")) | {"dataset"} == set(
+        EvaluateConfig.model_fields
+    )
+
+
+def test_no_yaml_can_name_code_to_run() -> None:
+    assert not [path for path in config_dir().rglob("*.yaml") if "_target_" in path.read_text()]
+
+
+def test_nearest() -> None:
+    assert nearest("contcts", ["contacts", "logits"]) == "did you mean 'contacts'?"
+    assert nearest("zzz", ["b", "a"]) == "there are: a, b"
+
+
+@pytest.mark.parametrize(("arguments", "message"), WORDS)
+def test_the_command_line_names_the_mistake(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What Hydra itself would refuse, in this process: exit code 2 and the nearest right word."""
+    from plmjac import config
+
+    monkeypatch.setattr(sys, "argv", ["predict", *arguments])
+    assert config.run("predict", lambda _: pytest.fail("it ran"), added_groups=["dataset"]) == 2
+    assert message in caplog.text
+
+
+@pytest.mark.parametrize("spelling", ["+dataset=demo", "dataset=demo"])
+def test_both_spellings_of_the_dataset_are_understood(spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from plmjac import config
+
+    seen: list[str] = []
+
+    def job(found: dict[str, Any]) -> int:
+        seen.append(found["dataset"]["name"])
+        return 0
+
+    monkeypatch.setattr(sys, "argv", ["predict", spelling])
+    assert config.run("predict", job, ["dataset"]) == 0
+    assert seen == ["demo"]
+
+
+def test_a_multirun_runs_every_job_and_keeps_the_worst_exit_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from plmjac import config
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["predict", "-m", "+dataset=demo,fasta", "seed=1,2"])
+    seen: list[tuple[str, int]] = []
+
+    def job(found: dict[str, Any]) -> int:
+        seen.append((found["dataset"]["name"], found["seed"]))
+        return 3 if found["seed"] == 1 else 0
+
+    assert config.run("predict", job, added_groups=["dataset"]) == 3
+    assert seen == [("demo", 1), ("demo", 2), ("fasta", 1), ("fasta", 2)]
+
+
+def test_a_crash_is_not_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from plmjac import config
+
+    monkeypatch.setattr(sys, "argv", ["predict", "+dataset=demo"])
+    with pytest.raises(ZeroDivisionError):
+        config.run("predict", lambda _: 1 // 0, added_groups=["dataset"])
+
+
+@pytest.mark.parametrize("module", ["predict", "plan", "evaluate", "verify"])
+def test_help_teaches(module: str) -> None:
+    shown = run_command("--help", module=f"plmjac.{module}")
+    assert shown.returncode == 0
+    assert f"python -m plmjac.{module}" in shown.stdout and "Exit codes" in shown.stdout
+
+
+def test_the_installed_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
+    """Build the wheel, put it alone on the path, and run from elsewhere: code, YAML, demo and weights must be in it."""
+    site, work = tmp_path / "site", tmp_path / "work"
+    work.mkdir()
+    _run("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT))
+    (wheel,) = tmp_path.glob("plmjac-*.whl")
+    _run("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel))
+    done = run_command(
+        "+dataset=demo", "dataset.ids=[1GUU_A]", "model=debug", "store=run.zarr", cwd=work, PYTHONPATH=str(site)
+    )
+    assert done.returncode == 0, done.stderr
+    home = subprocess.run(
+        [sys.executable, "-c", "import plmjac.config; print(plmjac.config.config_dir())"], cwd=work,
+        env={"PYTHONPATH": str(site), "PATH": ""}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert home.stdout.strip() == str(site / "plmjac" / "conf")
+    packed = {path.relative_to(site / "plmjac/conf").as_posix() for path in (site / "plmjac/conf").rglob("*.yaml")}
+    assert packed == {path.relative_to(ROOT / "conf").as_posix() for path in (ROOT / "conf").rglob("*.yaml")}
+
+
+def _run(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
