@@ -130,6 +130,7 @@ def _module(settings: PredictConfig) -> "tuple[JacobianModule, LanguageModel]":
     from plmjac.inference.module import JacobianModule
     from plmjac.jacobian import all_letters
     from plmjac.models import load_model
+    from plmjac.store import SavedRows
 
     known = inspect.signature(load_model).parameters.keys() - {"device"}
     for key in settings.model:
@@ -144,7 +145,14 @@ def _module(settings: PredictConfig) -> "tuple[JacobianModule, LanguageModel]":
         raise UsageError(
             f"keep={sorted(missing)}: model {model.name} has no such readout; it has {sorted(model.readouts)}"
         )
-    return JacobianModule(model, letters=all_letters(), readouts=readouts, max_tokens=settings.max_tokens), model
+    module = JacobianModule(
+        model,
+        letters=all_letters(),
+        readouts=readouts,
+        max_tokens=settings.max_tokens,
+        saved=SavedRows(settings.store),
+    )
+    return module, model
 
 
 def _request(settings: PredictConfig, config: Config, model: "LanguageModel", module: "JacobianModule") -> "Request":

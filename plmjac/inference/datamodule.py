@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from plmjac.records import Filtered, Protein, Rejected, WorkItem
 from plmjac.store import (
+    SavedRows,
     StoreWriter,
     completed,
     create_or_check,
@@ -79,6 +80,7 @@ class PlanDataModule(LightningDataModule):
         writer = StoreWriter(store)
         writer.clear_pending()
         writer.forget_failures()
+        SavedRows(store).drop_all_but({row.key for row in remaining(self._asked, ())})
         for row in self._asked:
             if row.status == "failed":
                 writer.record_failure(row.key, row.id, row.reason)

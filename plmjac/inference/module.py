@@ -5,6 +5,7 @@ protein under way, so that its forward is made once and not once a chunk.
 """
 
 import logging
+import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -18,11 +19,15 @@ from plmjac.alphabet import encode
 from plmjac.jacobian import jacobian_rows, mutants_per_forward
 from plmjac.models import LanguageModel
 from plmjac.records import Failure, JacobianChunk, WorkItem
+from plmjac.store import SavedRows
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MAX_TOKENS = {"cpu": 4096, "cuda": 16384}
 """Tokens of one forward by kind of device: enough to keep it busy, few enough for a laptop's memory."""
+
+SAVE_SECONDS = 20.0
+"""A block that took longer is kept on disk until its protein is complete."""
 
 
 class JacobianModule(LightningModule):
@@ -40,6 +45,7 @@ class JacobianModule(LightningModule):
         letters: Int64[Tensor, " A"],
         readouts: Collection[str],
         max_tokens: int | None = None,
+        saved: SavedRows | None = None,
         on_forward: Callable[[WorkItem, int], None] = lambda _item, _count: None,
     ) -> None:
         super().__init__()
@@ -49,6 +55,7 @@ class JacobianModule(LightningModule):
         self.readouts = sorted({"logits", *readouts})
         self.max_tokens = max_tokens or DEFAULT_MAX_TOKENS["cpu"]
         self.max_tokens_given = max_tokens is not None
+        self.saved = saved
         self.on_forward = on_forward
         self.failed: set[str] = set()
         self._wild_type: tuple[str, Float[Tensor, "L 20"]] | None = None
@@ -101,19 +108,32 @@ class JacobianModule(LightningModule):
             readouts = {name: value[0] for name, value in self.model.read(tokens[None], self.readouts).items()}
             self._wild_type = (item.key, readouts["logits"].float())
             self.on_forward(item, 1)
+        return JacobianChunk(item, self._rows(item, tokens, self._wild_type[1]), readouts)
+
+    def _rows(
+        self, item: WorkItem, tokens: Int64[Tensor, " L"], wild_type: Float[Tensor, "L 20"]
+    ) -> Float[Tensor, "R A L 20"]:
+        """The block itself: from an earlier run that was killed after it, or computed, and kept if that took long."""
+        earlier = self.saved.load(item, len(self.letters)) if self.saved else None
+        if earlier is not None:
+            self.on_forward(item, 19 * (item.stop - item.start))
+            return torch.from_numpy(earlier).to(self.device)
+        began = time.monotonic()
         rows = jacobian_rows(
             self.model.logits,
             tokens,
             item.start,
             item.stop,
-            wild_type=self._wild_type[1],
+            wild_type=wild_type,
             letters=self.letters,
             max_tokens=self.max_tokens,
             on_forward=lambda count: self.on_forward(item, count),
         )
         if not bool(torch.isfinite(rows).all()):
             raise FloatingPointError("the model gave logits that are not finite; try a higher precision")
-        return JacobianChunk(item, rows, readouts)
+        if self.saved and not (item.is_first and item.is_last) and time.monotonic() - began > SAVE_SECONDS:
+            self.saved.save(item, rows.cpu().numpy())
+        return rows
 
 
 def is_fatal(error: BaseException) -> bool:

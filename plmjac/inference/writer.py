@@ -16,7 +16,7 @@ from plmjac.inference.datamodule import PlanDataModule
 from plmjac.inference.module import JacobianModule, is_fatal
 from plmjac.jacobian import contact_map
 from plmjac.records import Failure, JacobianChunk, WorkItem
-from plmjac.store import PendingProtein, StoreWriter
+from plmjac.store import PendingProtein, SavedRows, StoreWriter
 from plmjac.workplan import rows_per_chunk_for
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class ChunkWriter(BasePredictionWriter):
         self.data = data
         self.keep = frozenset(keep)
         self.store = StoreWriter(data.request.store)
+        self.saved = SavedRows(data.request.store)
         self.proteins = 0
         self._alike: tuple[str, int] = ("", 0)
         self._pending: PendingProtein | None = None
@@ -95,6 +96,7 @@ class ChunkWriter(BasePredictionWriter):
             self._pending.write("contacts", contact_map(self._jacobian, overwrite=True).cpu().numpy())
         self._jacobian = None
         self._pending.commit()
+        self.saved.drop(self._pending.target.name)
         self._pending = None
         self.proteins += 1
         self._alike = ("", 0)

@@ -34,6 +34,7 @@ from plmjac.store.layout import (
     tree_digests,
     write_whole,
 )
+from plmjac.store.saved_rows import FOLDER
 
 DTYPES = {"jacobian": "float16"}
 """What is not named here is stored in float32."""
@@ -129,9 +130,9 @@ class StoreWriter:
             path.unlink()
 
     def clear_pending(self) -> None:
-        """Remove what killed runs left behind. Only under the lock."""
+        """Remove what killed runs left behind, but for whole blocks of long proteins. Only under the lock."""
         for path in (self.path / PENDING).iterdir():
-            if path.is_dir():
+            if path.is_dir() and path.name != FOLDER:
                 shutil.rmtree(path)
         for path in [*self.path.glob(".*.tmp"), *(self.path / FAILED).glob(".*.tmp")]:
             path.unlink()

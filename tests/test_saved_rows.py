@@ -1,0 +1,69 @@
+"""A long protein goes on where it was killed, to the same bytes; a block of anything else is never taken for it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import tree
+
+from plmjac.inference import module
+from plmjac.inference.module import JacobianModule
+from plmjac.interruption import Interrupted
+from plmjac.records import JacobianChunk, WorkItem
+from plmjac.store import SavedRows
+
+Predict = Callable[..., int]
+SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ"
+
+
+def test_a_killed_protein_goes_on_with_the_blocks_it_has(
+    predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "long.fasta"
+    path.write_text(f">long\n{SEQUENCE}\n>short\nMKV\n")
+    arguments = (
+        "+dataset=fasta", f"dataset.path={path}", "model=debug", "threads=1", "rows_per_chunk=6",
+        "keep=[contacts,jacobian,logits]",
+    )  # fmt: skip
+    assert predict(*arguments, f"store={tmp_path / 'undisturbed.zarr'}") == 0
+    store = tmp_path / "killed.zarr"
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
+    original = JacobianModule._chunk
+
+    def killed(self: JacobianModule, item: WorkItem) -> JacobianChunk:
+        if item.start >= 18:
+            raise Interrupted
+        return original(self, item)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(JacobianModule, "_chunk", killed)
+        predict(*arguments, f"store={store}")
+    assert sorted(file.name for file in (store / "pending/saved/long").iterdir()) == ["0-6", "12-18", "6-12"]
+    computed: list[int] = []
+    rows = module.jacobian_rows
+    monkeypatch.setattr(module, "jacobian_rows", lambda *a, **k: computed.append(a[2]) or rows(*a, **k))  # type: ignore[func-returns-value]
+    assert predict(*arguments, f"store={store}") == 0
+    assert computed == [18, 24, 30, 0]  # the rest of the long one, then the short one
+    assert tree(store) == tree(tmp_path / "undisturbed.zarr")
+    assert not list((store / "pending/saved").iterdir())
+
+
+def test_only_the_very_same_block_comes_back(tmp_path: Path) -> None:
+    saved, item = SavedRows(tmp_path), WorkItem("a", SEQUENCE, 0, 4)
+    rows = np.random.default_rng(0).random((4, 20, len(SEQUENCE), 20), dtype=np.float32)
+    assert saved.load(item, 20) is None
+    saved.save(item, rows)
+    loaded = saved.load(item, 20)
+    assert loaded is not None and np.array_equal(loaded, rows)
+    assert saved.load(WorkItem("a", SEQUENCE[::-1], 0, 4), 20) is None
+    assert saved.load(WorkItem("a", SEQUENCE, 0, 5), 20) is None
+    assert saved.load(WorkItem("b", SEQUENCE, 0, 4), 20) is None
+    assert saved.load(item, 1) is None
+    path = tmp_path / "pending/saved/a/0-4"
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+    assert saved.load(item, 20) is None
+    saved.drop_all_but({"b"})
+    assert not path.exists()
