@@ -165,7 +165,7 @@ def _request(settings: PredictConfig, config: Config, model: "LanguageModel", mo
 
     dataset = build_dataset(settings)
     device = device_kind(settings.trainer)
-    variant = {key: value for key, value in settings.model.items() if key in ("token_dropout", "bos_eos")}
+    variant = {key: value for key, value in settings.model.items() if key in ("fast", "token_dropout", "bos_eos")}
     identity = {
         "kind": "jacobian",
         "model": {"name": model.name, "weights_sha256": model.weights_sha256, **variant},

@@ -88,9 +88,11 @@ def test_each_mutant_differs_from_the_wild_type_at_its_own_position_alone() -> N
 
 @pytest.mark.parametrize("sequence", ["M", "MK", "MKTAYIAKQRQISFVKSHFSRQ", "MXBUZOKXA"])
 @pytest.mark.parametrize("max_tokens", [1, 7 * 24, 100_000])
-def test_debug_equals_the_plain_loop(debug_model: LanguageModel, sequence: str, max_tokens: int) -> None:
-    ours = plmjac.categorical_jacobian(debug_model, sequence, max_tokens=max_tokens).numpy()
-    plain = plain_jacobian(debug_model.esm, sequence)  # type: ignore[attr-defined]
+@pytest.mark.parametrize("fast", [False, True])
+def test_debug_equals_the_plain_loop(sequence: str, max_tokens: int, fast: bool) -> None:
+    model = plmjac.load_model("debug", fast=fast)
+    ours = plmjac.categorical_jacobian(model, sequence, max_tokens=max_tokens).numpy()
+    plain = plain_jacobian(plmjac.load_model("debug").esm, sequence)  # type: ignore[attr-defined]
     np.testing.assert_allclose(ours, plain, atol=1e-4)
     theirs = paper_contact_map(plain) if len(sequence) > 1 else np.zeros((1, 1))
     _assert_relative(plmjac.contact_map(torch.from_numpy(ours)).numpy(), theirs, 1e-5)

@@ -27,29 +27,33 @@ def load_model(
     checkpoint: str | Path | None = None,
     device: str = "cpu",
     seed: int = 0,
+    fast: bool = False,
     token_dropout: bool | None = None,
     bos_eos: BosEos = "keep",
 ) -> LanguageModel:
     """Load a model by name, ready for inference on a device.
 
     `checkpoint` is a local fair-esm `.pt`, a Hugging Face weights file or its folder, used instead of the published
-    weights. `seed` matters to `debug` only. `token_dropout` None means as the weights were trained; `bos_eos="mask"`
-    is the variant without BOS and EOS of Zhang et al. (2024). Raises ValueError with a remedy: unknown name, weights
-    that cannot be had, a file that is not an ESM-2 of this size, no such device.
+    weights. `seed` matters to `debug` only. `fast=True` takes plmjac's own faster module, the same but for rounding.
+    `token_dropout` None means as the weights were trained; `bos_eos="mask"` is the variant without BOS and EOS of Zhang
+    et al. (2024). Raises ValueError with a remedy: unknown name, weights that cannot be had, a file that is not an
+    ESM-2 of this size, no such device.
     """
     from plmjac.models.checkpoints import open_checkpoint
     from plmjac.models.esm2 import Esm2
+    from plmjac.models.esm2_fast import Esm2Fast
 
+    adapter = Esm2Fast if fast else Esm2
     _check_name(name, checkpoint)
     target = _device(device)
     if name == "debug":
         from plmjac.models.debug import debug_model
 
         dropout = True if token_dropout is None else token_dropout
-        return debug_model(seed, token_dropout=dropout, bos_eos=bos_eos).to(target)
+        return debug_model(seed, fast=fast, token_dropout=dropout, bos_eos=bos_eos).to(target)
     opened = open_checkpoint(_source(name, checkpoint))
     _check_size(name, opened.architecture)
-    model = Esm2(
+    model = adapter(
         name=name,
         architecture=opened.architecture,
         tensors=opened.tensors,

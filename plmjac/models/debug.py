@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from plmjac.models.base import Architecture, BosEos
 from plmjac.models.checkpoints import sha256_of_tensors
-from plmjac.models.esm2 import Esm2
+from plmjac.models.esm2 import Esm2, Esm2Adapter
 from plmjac.models.layouts import CONTACT_HEAD, expected_shapes, optional_shapes
 
 DEBUG_ARCHITECTURE = Architecture(num_layers=2, width=32, num_heads=4)
@@ -40,10 +40,15 @@ def random_tensors(architecture: Architecture, seed: int) -> dict[str, Tensor]:
     return tensors
 
 
-def debug_model(seed: int = 0, *, token_dropout: bool = True, bos_eos: BosEos = "keep") -> Esm2:
+def debug_model(
+    seed: int = 0, *, fast: bool = False, token_dropout: bool = True, bos_eos: BosEos = "keep"
+) -> Esm2Adapter:
     """Build the debug model; seed makes it, and its hash tells one seed from another."""
+    from plmjac.models.esm2_fast import Esm2Fast
+
+    adapter = Esm2Fast if fast else Esm2
     tensors = random_tensors(DEBUG_ARCHITECTURE, seed)
-    return Esm2(
+    return adapter(
         name="debug",
         architecture=DEBUG_ARCHITECTURE,
         tensors=tensors,

@@ -47,15 +47,13 @@ def _is_installed(distribution: str) -> bool:
     return True
 
 
-class Esm2(nn.Module):
-    """An ESM-2 in eval mode and float32; implements `plmjac.models.base.LanguageModel`.
+class Esm2Adapter(nn.Module):
+    """What the plain and the fast ESM-2 share: our tokens in, ESM's vocabulary and ends inside, readouts by name.
 
     `tensors` carry fair-esm's names and are copied. `token_dropout` is the rescaling of embeddings by the share of
     masked tokens that ESM-2 was trained with. `bos_eos="mask"` replaces <cls> and <eos> by <mask>, the variant
     "without BOS/EOS" of Zhang et al. (2024). Tensors that come out are ordinary ones, free to be changed in place.
     """
-
-    _esm_ids: Tensor
 
     def __init__(
         self,
@@ -71,20 +69,22 @@ class Esm2(nn.Module):
         if bos_eos not in ("keep", "mask"):
             raise ValueError(f"bos_eos is keep or mask, not {bos_eos!r}")
         check_tensors(tensors, architecture, name)
+        embedding = tensors["embed_tokens.weight"]
+        if not torch.equal(tensors.get("lm_head.weight", embedding), embedding):
+            raise ValueError("the output matrix of this checkpoint is not its embedding; every ESM-2 ties the two")
         self.name = name
         self.architecture = architecture
         self.weights_sha256 = weights_sha256
+        self.token_dropout = token_dropout
         has_contact_head = set(CONTACT_HEAD) <= set(tensors)
         self.readouts: frozenset[str] = frozenset(READOUTS if has_contact_head else set(READOUTS) - {"contact_head"})
-        esm = import_fair_esm()
-        alphabet = esm.data.Alphabet.from_architecture("ESM-1b")
-        self.esm: Any = _build(esm, architecture, alphabet, token_dropout)
-        _fill(self.esm, architecture, tensors)
+        alphabet = import_fair_esm().data.Alphabet.from_architecture("ESM-1b")
         self.register_buffer("_esm_ids", _lookup(alphabet), persistent=False)
         ends = (alphabet.cls_idx, alphabet.eos_idx) if bos_eos == "keep" else (alphabet.mask_idx, alphabet.mask_idx)
         self._bos_id, self._eos_id = ends
         self._mask_id = int(alphabet.mask_idx)
-        self.eval().requires_grad_(False)
+
+    _esm_ids: Tensor
 
     @property
     def device(self) -> torch.device:
@@ -101,27 +101,17 @@ class Esm2(nn.Module):
 
         Raises ValueError for a readout that these weights do not have, saying how to get it.
         """
-        self._check_readouts(readouts)
-        ids = self._to_esm(tokens)
-        with torch.inference_mode():
-            out: dict[str, Tensor] = self.esm(
-                ids, need_head_weights="attention" in readouts, return_contacts="contact_head" in readouts
-            )
-        # Copies made outside inference mode are ordinary tensors; views of `out` would refuse in-place changes.
-        results: dict[str, Tensor] = {}
-        if "logits" in readouts:
-            results["logits"] = out["logits"][:, 1:-1].float().index_select(2, self._esm_ids[:NUM_AMINO_ACIDS])
-        if "contact_head" in readouts:
-            results["contact_head"] = out["contacts"].float().clone()
-        if "attention" in readouts:
-            results["attention"] = out["attentions"][..., 1:-1, 1:-1].float().clone()
-        return results
+        raise NotImplementedError("a subclass is the model")
+
+    def _weights(self) -> Tensor:
+        """Any of the weights, for their dtype."""
+        raise NotImplementedError("a subclass is the model")
 
     def _to_esm(self, tokens: Int64[Tensor, "B L"]) -> Int64[Tensor, "B L+2"]:
         """Our tokens as ESM's, with the two ends."""
-        if self.esm.embed_tokens.weight.dtype != torch.float32:
+        if self._weights().dtype != torch.float32:
             raise ValueError(
-                f"{self.name} was cast to {self.esm.embed_tokens.weight.dtype}, which ruins its rotary positions; "
+                f"{self.name} was cast to {self._weights().dtype}, which ruins its rotary positions; "
                 "use trainer.precision=16-mixed or bf16-mixed, which keep the weights in float32"
             )
         batch, length = tokens.shape
@@ -144,6 +134,40 @@ class Esm2(nn.Module):
                     f"{self.name} has no trained contact head: put fair-esm's <stem>-contact-regression.pt beside the "
                     "checkpoint, or use the Hugging Face files, which contain it"
                 )
+
+
+class Esm2(Esm2Adapter):
+    """An ESM-2 in eval mode and float32 on fair-esm's module; implements `plmjac.models.base.LanguageModel`."""
+
+    def __init__(self, *, tensors: Mapping[str, Tensor], architecture: Architecture, **options: Any) -> None:
+        super().__init__(tensors=tensors, architecture=architecture, **options)
+        esm = import_fair_esm()
+        alphabet = esm.data.Alphabet.from_architecture("ESM-1b")
+        self.esm: Any = _build(esm, architecture, alphabet, self.token_dropout)
+        _fill(self.esm, architecture, tensors)
+        self.eval().requires_grad_(False)
+
+    def read(self, tokens: Int64[Tensor, "B L"], readouts: Collection[str]) -> dict[str, Tensor]:
+        """Everything asked for from one forward of fair-esm's module."""
+        self._check_readouts(readouts)
+        ids = self._to_esm(tokens)
+        with torch.inference_mode():
+            out: dict[str, Tensor] = self.esm(
+                ids, need_head_weights="attention" in readouts, return_contacts="contact_head" in readouts
+            )
+        # Copies made outside inference mode are ordinary tensors; views of `out` would refuse in-place changes.
+        results: dict[str, Tensor] = {}
+        if "logits" in readouts:
+            results["logits"] = out["logits"][:, 1:-1].float().index_select(2, self._esm_ids[:NUM_AMINO_ACIDS])
+        if "contact_head" in readouts:
+            results["contact_head"] = out["contacts"].float().clone()
+        if "attention" in readouts:
+            results["attention"] = out["attentions"][..., 1:-1, 1:-1].float().clone()
+        return results
+
+    def _weights(self) -> Tensor:
+        weight: Tensor = self.esm.embed_tokens.weight
+        return weight
 
 
 def _lookup(alphabet: Any) -> Int64[Tensor, " 26"]:
@@ -187,10 +211,7 @@ def _build(esm: ModuleType, architecture: Architecture, alphabet: Any, token_dro
 def _fill(module: Any, architecture: Architecture, tensors: Mapping[str, Tensor]) -> None:
     """Copy weights into a module on the meta device, in float32."""
     state = {name: tensor.to("cpu", torch.float32, copy=True) for name, tensor in tensors.items()}
-    embedding = state["embed_tokens.weight"]
-    if not torch.equal(state.pop("lm_head.weight", embedding), embedding):
-        raise ValueError("the output matrix of this checkpoint is not its embedding; every ESM-2 ties the two")
-    state["lm_head.weight"] = embedding
+    state["lm_head.weight"] = state["embed_tokens.weight"]
     for name in CONTACT_HEAD:
         # Without trained weights: NaN, so that a path around `readouts` cannot pass off noise as contacts.
         width = architecture.num_layers * architecture.num_heads
