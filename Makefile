@@ -18,10 +18,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "plmjac needs Python 3.11 or newer; try: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): about 1 GB, some minutes, and quiet"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: install ## Contact maps of ten small domains, scored against their structures: demo/demo.zarr-evaluation
+demo: install ## Contact maps of ten small domains, scored against their structures (table and demo/*-evaluation/)
 	@echo "model=$(DEMO_MODEL)$(if $(filter debug,$(DEMO_MODEL)), (random weights: the bundled trained model is not here; the maps mean nothing))"
 	$(BIN)/python -m plmjac.predict +dataset=demo model=$(DEMO_MODEL) store=demo/demo_$(DEMO_MODEL).zarr
 	$(BIN)/python -m plmjac.evaluate +evaluation=contact_precision store=demo/demo_$(DEMO_MODEL).zarr

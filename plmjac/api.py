@@ -3,6 +3,7 @@
 What `python -m plmjac.predict` does for many proteins, with nothing written anywhere.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,7 +14,17 @@ from plmjac.models import LanguageModel
 
 DEFAULT_MAX_TOKENS = 4096
 
-contact_map = method.contact_map
+
+def contact_map(jacobian: Tensor | np.ndarray) -> Float[Tensor, "L L"]:
+    """The paper's contact map of a Jacobian, from `categorical_jacobian` or from a store; computed in float32 at least.
+
+    Takes (L, 20, L, 20), or (L, A, L, 20) for other substitutions, and leaves it alone. Raises ValueError for another
+    shape.
+    """
+    tensor = torch.as_tensor(jacobian)
+    if tensor.ndim != 4 or tensor.shape[0] != tensor.shape[2] or tensor.shape[3] != 20:
+        raise ValueError(f"a Jacobian has the shape (L, 20, L, 20), this has {tuple(tensor.shape)}")
+    return method.contact_map(tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float())
 
 
 def categorical_jacobian(

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -56,7 +56,7 @@ def run(config_name: str, job: Callable[[Config], int], added_groups: Iterable[s
         try:
             with initialize_config_dir(str(config_dir()), version_base="1.3"):
                 compose(config_name, overrides=sys.argv[1:])
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # Hydra raises the last for model=null
             log.error("error: %s", _explain(error, config_name))
             return USAGE
     codes: list[int] = []
@@ -77,7 +77,7 @@ def run(config_name: str, job: Callable[[Config], int], added_groups: Iterable[s
         return USAGE  # Hydra has said what is wrong
     if errors:
         raise errors[0]
-    return max(codes, default=DONE)
+    return min((code for code in codes if code != DONE), default=DONE)  # a usage error before failed proteins
 
 
 def parse(schema: type[M], config: Config) -> M:
@@ -107,6 +107,8 @@ def _guarded(job: Callable[[Config], int], config: DictConfig) -> int:
 
 
 def _with_plus(argument: str, groups: Iterable[str]) -> str:
+    """What people type for what Hydra needs: the plus of an added group, and ~/ for the home folder."""
+    argument = re.sub(r"^(\+*[\w.]+=)~(?=/)", lambda found: found[1] + str(Path.home()), argument)
     return f"+{argument}" if any(argument.startswith(f"{group}=") for group in groups) else argument
 
 
@@ -153,12 +155,21 @@ def _dotted(value: Any, prefix: str = "") -> list[str]:
 def _problem(problem: Any, schema: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = schema.model_fields.keys()
-        for part in problem["loc"][:-1]:
-            inner = schema.model_fields[str(part)].annotation if str(part) in schema.model_fields else None
-            known = inner.model_fields.keys() if isinstance(inner, type) and issubclass(inner, BaseModel) else known
+        known = _fields_at(schema, problem["loc"][:-1])
         return f"there is no key {where!r}; {nearest(str(problem['loc'][-1]), known)}"
+    if problem["type"] == "missing":
+        return f"{where} is needed: give {where}=..."
     return f"{where}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _fields_at(schema: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    """The keys that are known at a place of a nested schema; a tagged union is entered by its tag."""
+    models: list[type[BaseModel]] = [schema]
+    for part in path:
+        inner = [model.model_fields[str(part)].annotation for model in models if str(part) in model.model_fields]
+        choices = [each for annotation in inner for each in (get_args(annotation) or (annotation,))]
+        models = [each for each in choices if isinstance(each, type) and issubclass(each, BaseModel)] or models
+    return [name for model in models for name in model.model_fields]
 
 
 def _set_up_logging() -> None:

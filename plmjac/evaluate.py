@@ -78,13 +78,16 @@ def _contact_precision(store: "JacobianStore", truth: "list[Protein]", settings:
 
     job = settings.evaluation
     table = contact_precision(store, truth, atom=job.atom, cutoff=job.cutoff)
-    out = settings.out or settings.store.with_name(f"{settings.store.name}-evaluation")
-    out.mkdir(parents=True, exist_ok=True)
+    out = settings.out or Path(f"{settings.store.absolute()}-evaluation")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
     table.to_parquet(out / "contact_precision.parquet", index=False)
     table.to_csv(out / "contact_precision.csv", index=False)
     print(_printed(table, store, settings))
     figures = _draw(table, store, truth, settings, out)
-    log.info("tables: %s", out / "contact_precision.parquet")
+    log.info("tables: %s and .csv", out / "contact_precision.parquet")
     for path in figures:
         log.info("figure: %s", path)
 
@@ -93,12 +96,20 @@ def _printed(table: "pd.DataFrame", store: "JacobianStore", settings: EvaluateCo
     """The table of one range with its mean, and every reason why something is missing from it."""
     import pandas as pd
 
+    from plmjac.metrics import RANGES
+
     job, columns = settings.evaluation, ["P@L", "P@L/2", "P@L/5", "chance"]
     chosen = table[(table["range"] == job.range) & table["reason"].isin(["", None])]
-    lines = [f"model {store.attributes['model']['name']}, {job.atom} < {job.cutoff:g} A, {job.range} range"]
+    low, high = RANGES[job.range]
+    span = f"|i-j| >= {low}" if high is None else f"{low} <= |i-j| < {high}"
+    lines = [
+        f"model {store.attributes['model']['name']}; contacts: {job.atom} < {job.cutoff:g} A, {span}",
+        "P@L: share of contacts among the L best pairs (L: residues); chance: among all pairs",
+    ]
     for name, rows in chosen.groupby("map", sort=False):
         mean = pd.DataFrame([{"protein": f"mean of {len(rows)}", **rows[columns].mean()}])
         shown = pd.concat([rows[["protein", "length", *columns]], mean], ignore_index=True)
+        shown["length"] = shown["length"].astype("Int64")
         lines += [f"\n{name}", shown.to_string(index=False, float_format=lambda x: f"{x:.3f}", na_rep="")]
     missing = table[~table["reason"].isin(["", None]) & table["range"].isin([job.range, None, float("nan")])]
     lines += [f"not scored: {row.protein}: {row.reason}" for row in missing.itertuples()]
@@ -114,7 +125,11 @@ def _draw(
     structures = {protein.id: protein.structure for protein in truth}
     scored = table[(table["range"] == job.range) & (table["map"] == "contacts")]
     panels = [
-        plots.MapPanel(f"{row['protein']}  P@L/2 {row['P@L/2']:.2f}", store[row["protein"]].contacts, contacts)
+        plots.MapPanel(
+            f"{row['protein']}  P@L/2 {row['P@L/2']:.2f} ({row['chance']:.2f})",
+            store[row["protein"]].contacts,
+            contacts,
+        )
         for row in scored.to_dict("records")
         if (structure := structures[row["protein"]]) is not None
         for contacts in [structure.contacts(job.atom, job.cutoff)]
@@ -122,7 +137,7 @@ def _draw(
     if not panels:
         return []
     model = store.attributes["model"]["name"]
-    title = f"{model}: categorical Jacobian above, structure below ({job.atom} < {job.cutoff:g} A)"
+    title = f"{model}: categorical Jacobian above, structure below ({job.atom} < {job.cutoff:g} A); yellow: not scored"
     paths = [out / "contact_maps.png", out / "contact_maps.svg"]
     for path in paths:
         plots.save(plots.contact_maps(panels, title), path)

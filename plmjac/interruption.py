@@ -1,13 +1,16 @@
 """SIGTERM and SIGINT end a run within seconds, wherever it is, with exit code 75 ("run the same command again").
 
 The handler raises in the main thread: the store is made to be killed at any instant, so no place is unsafe. If a long
-call keeps Python from getting there, a timer ends the process. Gives up a tidy shutdown for a certain one.
+call keeps Python from getting there, a thread that C code wakes ends the process after some seconds. Gives up a tidy
+shutdown for a certain one.
 """
 
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 from types import FrameType
 from typing import NoReturn
 
@@ -22,10 +25,26 @@ class Interrupted(BaseException):
     """Raised in the main thread by SIGTERM or SIGINT; no `except Exception` may swallow it."""
 
 
+_watched: list[socket.socket] = []
+
+
+def install() -> None:
+    """Take SIGTERM and SIGINT over, also from a library that took them over before."""
+    if not _watched:
+        _watch()
+    for number in SIGNALS:
+        signal.signal(number, _handle)
+
+
+def install_for_start() -> None:
+    """Take them over before the slow imports, when there is nothing yet to put in order: the process just ends."""
+    for number in SIGNALS:
+        signal.signal(number, lambda _number, _frame: end("interrupted; run the same command again"))
+
+
 def _handle(number: int, _frame: FrameType | None) -> None:
     for each in SIGNALS:
         signal.signal(each, _at_once)
-    threading.Thread(target=_end_after_grace, daemon=True).start()
     raise Interrupted(signal.Signals(number).name)
 
 
@@ -33,15 +52,20 @@ def _at_once(_number: int, _frame: FrameType | None) -> None:
     os._exit(INTERRUPTED)
 
 
-def _end_after_grace() -> None:
-    threading.Event().wait(GRACE_SECONDS)
+def _watch() -> None:
+    """Have a thread told of signals by C code, for when the main thread is in a call that does not come back."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    _watched.extend((ours, theirs))
+    signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end_after_grace, args=(ours,), daemon=True).start()
+
+
+def _end_after_grace(told: socket.socket) -> None:
+    while told.recv(1)[0] not in SIGNALS:
+        pass
+    time.sleep(GRACE_SECONDS)
     os._exit(INTERRUPTED)
-
-
-def install() -> None:
-    """Take SIGTERM and SIGINT over, also from a library that took them over before."""
-    for number in SIGNALS:
-        signal.signal(number, _handle)
 
 
 def end(message: str) -> NoReturn:

@@ -33,14 +33,14 @@ def plan(config: Config) -> int:
     from plmjac.store import StoreError
 
     try:
-        size = architecture(settings.model["name"], settings.model.get("checkpoint"))
+        size = architecture(settings.model.name, settings.model.checkpoint)
     except (ValueError, OSError) as error:
         raise UsageError(f"{error}") from error
     try:
         rows, reasons = _rows(settings)
     except (InputError, StoreError) as error:
         raise UsageError(str(error)) from error
-    print(f"model     {settings.model['name']}: {size}, {size.num_parameters / 1e6:.1f} M parameters")
+    print(f"model     {settings.model.name}: {size}, {millions(size.num_parameters)} parameters")
     print(f"dataset   {settings.dataset['name']}: {len(rows)} records")
     for reason, count in reasons.items():
         print(f"            {count:6d} {reason}")
@@ -55,17 +55,17 @@ def plan(config: Config) -> int:
 
 def _rows(settings: PredictConfig) -> "tuple[list[ManifestRow], Counter[str]]":
     """The manifest as predict would write it now, and how many records fall under each reason to run or not to run."""
-    from plmjac.store import completed, read_manifest
+    from plmjac.store import read_manifest, stored_proteins
     from plmjac.workplan import manifest
 
-    earlier, there = read_manifest(settings.store), completed(settings.store)
+    earlier = read_manifest(settings.store)
     failed_before = {row.key for row in earlier if row.status == "failed"}
-    stored = {row.sequence: row.key for row in earlier if row.key in there and not row.alias_of}
+    stored = stored_proteins(settings.store, earlier)
     rows = manifest(build_dataset(settings), max_length=settings.max_length, stored=stored)
     reasons: Counter[str] = Counter()
     plain = []
     for row in rows:
-        if row.status == "pending" and (row.alias_of or row.key) in there:
+        if row.status == "done":
             reasons["already in the store"] += 1
         elif row.alias_of:
             reasons["have the sequence of another record: computed once"] += 1
@@ -88,10 +88,12 @@ def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, flops_of: Ca
     print(f"forwards  {sum(map(forwards, lengths)):,}")
     print(f"FLOPs     {total:.3g}")
     rate = measured_rate() * CPU_SHARE
-    print(f"time      about {duration(total / rate)} on this machine's CPU ({rate / 1e9:.0f} GFLOP/s, half of what its")
-    print("          matrix products were just measured to do)")
+    print(
+        f"time      {duration(total / rate)} on this machine's CPU at {rate / 1e9:.0f} GFLOP/s (half of what its matrix"
+    )
+    print("          products were just measured to do; small models are slower than this, by their overhead)")
     for name, peak in GPU_FLOPS.items():
-        print(f"          about {duration(total / (peak * GPU_SHARE))} on one {name}, at half its peak")
+        print(f"          {duration(total / (peak * GPU_SHARE))} on one {name}, at half its peak")
     print(f"store     about {size(sum(stored_bytes(length, settings.keep) for length in lengths))}, uncompressed")
     longest = max(lengths)
     print(f"memory    {size(1600 * longest**2)} for the Jacobian of the longest protein, besides model and forward")
@@ -120,8 +122,13 @@ def duration(seconds: float | int) -> str:
     """Seconds in the unit that suits them."""
     for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} s"
+            return f"about {seconds / length:.1f} {unit}"
+    return f"about {seconds:.0f} s" if seconds >= 1 else "under 1 s"
+
+
+def millions(number: int) -> str:
+    """A count of parameters as the field gives it."""
+    return f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number / 1e3:.0f} k"
 
 
 def size(number: float | int) -> str:

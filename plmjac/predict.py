@@ -6,7 +6,6 @@ until the signals are in hand and the configuration is known to be good.
 
 import errno
 import importlib.metadata
-import inspect
 import json
 import logging
 import platform
@@ -16,11 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from plmjac import interruption
+
+if __name__ == "__main__":
+    interruption.install_for_start()  # before the imports below, which take their time
+
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
-from plmjac import interruption
 from plmjac.config import DONE, SOME_FAILED, Config, UsageError, nearest, options, parse, run
-from plmjac.inference.settings import TrainerSettings
+from plmjac.inference.settings import LoggerSettings, TrainerSettings
 
 if TYPE_CHECKING:
     from plmjac.datasets import Dataset
@@ -41,16 +44,29 @@ class SubstitutionsGroup(BaseModel):
     name: Literal["all"]
 
 
+class ModelGroup(BaseModel):
+    """The arguments of `plmjac.load_model` but for the device; see conf/model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    checkpoint: Path | None = None
+    seed: int = Field(0, ge=0)
+    fast: bool = False
+    token_dropout: bool | None = None
+    bos_eos: Literal["keep", "mask"] = "keep"
+
+
 class PredictConfig(BaseModel):
     """Everything a prediction run can be told, as conf/predict.yaml documents it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: dict[str, Any]
-    model: dict[str, Any]
+    model: ModelGroup
     substitutions: SubstitutionsGroup
     trainer: TrainerSettings
-    logger: dict[str, Any]
+    logger: LoggerSettings = Field(discriminator="name")
     store: Path
     keep: tuple[Keep, ...]
     max_length: PositiveInt | None
@@ -58,6 +74,11 @@ class PredictConfig(BaseModel):
     max_tokens: PositiveInt | None
     threads: PositiveInt | None
     rows_per_chunk: PositiveInt | None
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _one_or_several(cls, keep: Any) -> Any:
+        return (keep,) if isinstance(keep, str) else keep
 
     @field_validator("keep")
     @classmethod
@@ -70,19 +91,30 @@ class PredictConfig(BaseModel):
 def parse_predict(config: Config) -> PredictConfig:
     """Check a prediction's configuration. Raises UsageError; without a dataset it lists those there are."""
     names = options("dataset")
+    listed = "  ".join(f"+dataset={name}" for name in names)
     if "dataset" not in config:
         wrong = [key for key in config if key not in PredictConfig.model_fields]
         hint = f" ({wrong[0]!r} is no key; {nearest(wrong[0], PredictConfig.model_fields)})" if wrong else ""
-        raise UsageError(f"which dataset?{hint} Add one of: " + "  ".join(f"+dataset={name}" for name in names))
+        raise UsageError(f"which dataset?{hint} Add one of: {listed}")
     if not isinstance(config["dataset"], dict):
         raise UsageError(f"there is no dataset {config['dataset']!r}; {nearest(str(config['dataset']), names)}")
-    store = config["store"] or f"runs/{config['dataset'].get('name')}_{config['model'].get('name')}.zarr"
-    return parse(PredictConfig, {**config, "store": store})
+    if "name" not in config["dataset"]:
+        raise UsageError(f"which dataset do these keys belong to? Add one of: {listed}")
+    return parse(PredictConfig, {**config, "store": config.get("store") or _default_store(config)})
+
+
+def _default_store(config: Config) -> str:
+    """runs/<dataset>_<model>.zarr, with the seed where that is not 0, so that the jobs of a sweep keep apart."""
+    model = config.get("model")
+    name = model.get("name") if isinstance(model, dict) else model
+    seed = f"_seed{config['seed']}" if config.get("seed") else ""
+    return f"runs/{config['dataset']['name']}_{name}{seed}.zarr"
 
 
 def predict(config: Config) -> int:
     """Run one prediction to its end and return its exit code."""
     settings = parse_predict(config)
+    log.info("dataset=%s model=%s store=%s", settings.dataset["name"], settings.model.name, settings.store)
     from plmjac.inference.datamodule import PlanDataModule, summary
     from plmjac.inference.loggers import build_logger
     from plmjac.inference.progress import Progress
@@ -98,7 +130,7 @@ def predict(config: Config) -> int:
         module.on_forward = progress.advance
         logger = None
         if is_rank_zero():
-            folder = settings.store.with_name(f"{settings.store.name}-logs").absolute()
+            folder = Path(f"{settings.store.absolute()}-logs")
             logger = build_logger(settings.logger, run_config=config, default_dir=folder)
         code = 1
         try:
@@ -108,6 +140,8 @@ def predict(config: Config) -> int:
             if not trainer.is_global_zero:
                 code = DONE
                 return code
+            if not data.items:
+                log.info("nothing left to compute" + (" for this rank" if trainer.world_size > 1 else ""))
             rows = data.finish()
             log.info("%s: %s", settings.store, summary(rows))
             code = SOME_FAILED if any(row.status in ("failed", "skipped") for row in rows) else DONE
@@ -132,12 +166,8 @@ def _module(settings: PredictConfig) -> "tuple[JacobianModule, LanguageModel]":
     from plmjac.models import load_model
     from plmjac.store import SavedRows
 
-    known = inspect.signature(load_model).parameters.keys() - {"device"}
-    for key in settings.model:
-        if key not in known:
-            raise UsageError(f"there is no key model.{key}; {nearest(key, known)}")
     try:
-        model = load_model(**settings.model)
+        model = load_model(**settings.model.model_dump())
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     readouts = set(settings.keep) - {"contacts", "jacobian"}
@@ -150,6 +180,7 @@ def _module(settings: PredictConfig) -> "tuple[JacobianModule, LanguageModel]":
         letters=all_letters(),
         readouts=readouts,
         max_tokens=settings.max_tokens,
+        threads=settings.threads,
         saved=SavedRows(settings.store),
     )
     return module, model
@@ -165,10 +196,9 @@ def _request(settings: PredictConfig, config: Config, model: "LanguageModel", mo
 
     dataset = build_dataset(settings)
     device = device_kind(settings.trainer)
-    variant = {key: value for key, value in settings.model.items() if key in ("fast", "token_dropout", "bos_eos")}
     identity = {
         "kind": "jacobian",
-        "model": {"name": model.name, "weights_sha256": model.weights_sha256, **variant},
+        "model": {"name": model.name, "weights_sha256": model.weights_sha256, **_variant(settings)},
         "keep": list(settings.keep),
         "substitutions": settings.substitutions.name,
         "rows_per_chunk": settings.rows_per_chunk,
@@ -193,6 +223,11 @@ def _request(settings: PredictConfig, config: Config, model: "LanguageModel", mo
     )
 
 
+def _variant(settings: PredictConfig) -> dict[str, Any]:
+    """What else of the model's settings changes its numbers."""
+    return settings.model.model_dump(include={"fast", "token_dropout", "bos_eos"})
+
+
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     names = ("plmjac", "torch", "fair-esm", "numpy", "zarr", "lightning")
@@ -214,11 +249,12 @@ def _jsonable(config: Config) -> Config:
 def _user_errors() -> Iterator[None]:
     """Errors that are the user's to mend, raised anywhere below, become one sentence and exit code 2."""
     from plmjac.datasets import InputError
+    from plmjac.inference.settings import LaunchError
     from plmjac.store import StoreError
 
     try:
         yield
-    except (InputError, StoreError) as error:
+    except (InputError, StoreError, LaunchError) as error:
         raise UsageError(str(error)) from error
 
 

@@ -40,13 +40,14 @@ def verify(config: Config) -> int:
         raise UsageError(str(error)) from error
     damages = [damage for _, found in results for damage in found]
     for damage in damages:
-        print(f"damaged: {damage.key}: {damage.problem}")
-    bad = sorted({damage.key for damage in damages})
-    print(f"{settings.store}: {len(results) - len(bad)} proteins intact, {len(bad)} damaged")
+        print(f"damaged: {damage.key or 'the store itself'}: {damage.problem}")
+    bad = sorted({damage.key for damage in damages if damage.key})
+    intact = sum(1 for key, found in results if key and not found)
+    print(f"{settings.store}: {intact} proteins intact, {len(bad)} damaged")
     if bad:
         folder = settings.store / "proteins"
         print(f"To mend: delete {folder}/NAME for each of them and run the same predict command again.")
-    return DAMAGED if bad else DONE
+    return DAMAGED if damages else DONE
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ milliseconds. The unit of sharding is the protein (one writer per protein); its 
 
 import heapq
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from urllib.parse import quote
@@ -59,38 +59,46 @@ def key_of(identifier: str) -> str:
     return f"{quoted[:60]}%%{sha256(quoted.encode()).hexdigest()[:16]}"
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A protein that a store already holds: under which key, for which id, and with which sequence."""
+
+    key: str
+    id: str
+    sequence: str
+    alias_of: str = ""
+
+
 def manifest(
     records: Iterable[Protein | Rejected | Filtered],
     *,
     max_length: int | None = None,
     cost: Callable[[int], float] = lambda length: float(forwards(length) * length),
-    stored: Mapping[str, str] | None = None,
+    stored: Iterable[Stored] = (),
 ) -> list[ManifestRow]:
-    """Give every input record exactly one row: to be computed, an alias, or why not.
+    """Give every input record exactly one row: done, to be computed, an alias, or why not.
 
-    Identical sequences are computed once, under the key of the first; `stored` maps the sequences that a store already
-    holds to their keys. An id that comes again with the same sequence is an alias under a numbered key; with another
-    sequence it is a failure that names both. `cost` gives the work of one protein by its length.
+    Identical sequences are computed once, under the key of the first, or not at all where a protein in `stored` has
+    the sequence. An id that comes again with the same sequence is an alias under a numbered key; an id that stands for
+    another sequence, in the input or in the store, is a failure. `cost` gives the work of one protein by its length.
     """
-    rows: list[ManifestRow] = []
-    taken: set[str] = set()
-    key_with = dict(stored or {})
-    holder = {key: sequence for sequence, key in key_with.items()}
+    there = {protein.id: protein for protein in stored}
+    key_with = {protein.sequence: protein.alias_of or protein.key for protein in there.values()}
+    done = set(key_with.values())
+    taken = {protein.key.casefold() for protein in there.values()}
     first: dict[str, ManifestRow] = {}
+    rows: list[ManifestRow] = []
     for record in records:
-        row = _row(record, max_length, cost)
-        key = _free_key(row.id, taken)
+        row, known = _row(record, max_length, cost), there.get(record.id)
         if row.status == "pending":
-            stored_here = holder.get(key)
-            row = _settle(replace(row, key=key), first.setdefault(row.id, row), stored_here)
-            if stored_here not in (None, row.sequence):
-                key = _free_key(row.id, taken | {key.casefold()})
-        row = replace(row, key=key)
-        taken.add(key.casefold())
+            row = _refuse_other_sequence(row, first.setdefault(row.id, row), known)
+        if row.status == "pending" and known is not None and known is there.pop(row.id, None):
+            row = replace(row, key=known.key)
+        else:
+            row = replace(row, key=_free_key(row.id, taken))
+        taken.add(row.key.casefold())
         if row.status == "pending":
-            primary = key_with.setdefault(row.sequence, row.key)
-            if primary != row.key:
-                row = replace(row, alias_of=primary, cost=0.0)
+            row = _with_primary(row, key_with.setdefault(row.sequence, row.key), done)
         rows.append(row)
     return rows
 
@@ -160,15 +168,21 @@ def _row(record: Protein | Rejected | Filtered, max_length: int | None, cost: Ca
     return replace(row, cost=cost(length))
 
 
-def _settle(row: ManifestRow, first: ManifestRow, stored: str | None) -> ManifestRow:
-    """Refuse a row whose name already stands for another sequence, in this input or in the store."""
+def _refuse_other_sequence(row: ManifestRow, first: ManifestRow, known: Stored | None) -> ManifestRow:
+    """Refuse a row whose id already stands for another sequence, in this input or in the store."""
     if first.sequence != row.sequence:
         reason = f"the id {row.id!r} was used before for another sequence ({first.source}); rename one of them"
         return replace(row, status="failed", reason=reason, cost=0.0)
-    if stored is not None and stored != row.sequence:
-        reason = f"the store holds another sequence under {row.key!r}; rename this record or use another store"
+    if known is not None and known.sequence != row.sequence:
+        reason = f"the store holds another sequence under the id {row.id!r}; rename this record or use another store"
         return replace(row, status="failed", reason=reason, cost=0.0)
     return row
+
+
+def _with_primary(row: ManifestRow, primary: str, done: set[str]) -> ManifestRow:
+    """Point a row to the protein that is computed for its sequence, if it is not the row itself."""
+    row = replace(row, status="done") if primary in done else row
+    return row if primary == row.key else replace(row, alias_of=primary, cost=0.0)
 
 
 def _free_key(identifier: str, taken: set[str]) -> str:

@@ -49,12 +49,12 @@ def test_plan_counts_what_predict_would_do(
 def test_plan_needs_no_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(composed("plan", "+dataset=demo", "model=esm2_650m", "keep=[contacts,jacobian]")) == 0
     said = capsys.readouterr().out
-    assert "651" in said and "FLOPs" in said and "hours" in said
+    assert "651.0 M" in said and "forwards  15,343" in said and "FLOPs     1.77e+15" in said
 
 
 def test_units() -> None:
-    assert [duration(5), duration(300), duration(7200), duration(200_000)] == [
-        "5.0 s", "5.0 minutes", "2.0 hours", "2.3 days"
+    assert [duration(0.2), duration(5), duration(300), duration(7200), duration(200_000)] == [
+        "under 1 s", "about 5 s", "about 5.0 minutes", "about 2.0 hours", "about 2.3 days"
     ]  # fmt: skip
     assert size(52_428_800) == "52.4 MB"
     assert stored_bytes(256, ["jacobian"]) == 52_428_800

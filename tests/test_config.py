@@ -22,6 +22,8 @@ WORDS = [
     (["+dataset=demo", "model=esm2_650"], "did you mean 'esm2_650m'"),
     (["+dataset=demo", "modle=debug"], "did you mean 'model'"),
     (["+dataset=demo", "trainer.device=2"], "did you mean 'trainer.devices'"),
+    (["+dataset=demo", "model=null"], "must be a string"),
+    (["=3"], "error"),
     (["+dataset=fasta", "dataset.path=a,b.fasta"], "two pairs of quotes"),
 ]
 
@@ -30,7 +32,7 @@ WORDS = [
 def test_every_option_composes_and_fits_its_schema(group: str, option: str) -> None:
     settings = parse_predict(composed("predict", "+dataset=demo", f"{group}={option}"))
     chosen = getattr(settings, group)
-    assert (chosen["name"] if isinstance(chosen, dict) else chosen.name) == option
+    assert chosen.name == option
 
 
 @pytest.mark.parametrize("dataset", options("dataset"))
@@ -54,7 +56,7 @@ def test_every_evaluation_composes(evaluation: str) -> None:
 
 def test_verify_and_plan_compose() -> None:
     assert parse(VerifyConfig, composed("verify", "store=x", "deep=true")).deep
-    assert parse_predict(composed("plan", "+dataset=demo", "model=esm2_650m")).model["name"] == "esm2_650m"
+    assert parse_predict(composed("plan", "+dataset=demo", "model=esm2_650m")).model.name == "esm2_650m"
 
 
 def test_every_key_of_the_yaml_is_in_the_schema_and_the_other_way_round() -> None:

@@ -131,7 +131,17 @@ def test_contact_map_is_the_papers(length: int) -> None:
     assert torch.equal(jacobian, before)
     assert torch.equal(contacts, contacts.T)
     assert (contacts.diagonal() == 0).all()
-    assert torch.equal(plmjac.contact_map(before, overwrite=True), contacts)
+    assert torch.equal(method.contact_map(before, overwrite=True), contacts)
+
+
+def test_contact_map_takes_what_a_store_gives_and_nothing_of_another_shape() -> None:
+    jacobian = 300 * torch.randn(6, 20, 6, 20, generator=torch.Generator().manual_seed(6))
+    half = jacobian.half()
+    exact = plmjac.contact_map(half.float())
+    assert torch.equal(plmjac.contact_map(half), exact) and torch.equal(plmjac.contact_map(half.numpy()), exact)
+    for wrong in (torch.zeros(20, 5, 20, 5), torch.zeros(5, 20, 6, 20), torch.zeros(5, 5)):
+        with pytest.raises(ValueError, match="has the shape"):
+            plmjac.contact_map(wrong)
 
 
 def test_contact_map_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,12 +166,48 @@ def test_verify_names_a_protein_that_is_gone_and_a_stranger(path: Path) -> None:
     assert "does not belong" in found["a"][0].problem
 
 
+def test_the_readers_look_at_what_they_got(path: Path) -> None:
+    """Two folders swapped: the reader refuses them, verify names both."""
+    other = "ACDEFGHIKLMNP"
+    write_protein(path, "other", 5, other)
+    write_manifest(path, [*read_manifest(path), ManifestRow("other", "other", 13, other, status="done")])
+    (path / "proteins/a").rename(path / "x")
+    (path / "proteins/other").rename(path / "proteins/a")
+    (path / "x").rename(path / "proteins/other")
+    with pytest.raises(CorruptStoreError, match="another sequence"):
+        open_store(path)["a"]
+    found = dict(verify(open_store(path)))
+    assert found["a"] and found["other"] and not found["b"]
+
+
+@pytest.mark.parametrize("name", ["manifest.parquet", "proteins/zarr.json"])
+def test_verify_misses_the_stores_own_files(path: Path, name: str) -> None:
+    (path / name).unlink()
+    assert dict(verify(open_store(path)))[""]
+
+
+def test_verify_goes_on_after_a_protein_it_cannot_open(path: Path) -> None:
+    (path / "proteins/a/zarr.json").unlink()
+    (path / "proteins/a/zarr.json").mkdir()
+    (path / "proteins/stranger.txt").write_text("x")
+    found = dict(verify(open_store(path)))
+    assert found["a"] and found["stranger.txt"] and not found["b"]
+
+
+def test_a_commit_over_other_content_is_refused(path: Path) -> None:
+    before = (path / "proteins/a/zarr.json").read_bytes()
+    with pytest.raises(ValueError, match="with other content"):
+        write_protein(path, "a", 7)
+    assert (path / "proteins/a/zarr.json").read_bytes() == before
+
+
 def test_deep_verify_sees_a_map_that_is_not_of_its_jacobian(path: Path) -> None:
     pending = StoreWriter(path).begin("d", sequence=SEQUENCE, identifier="d")
     pending.write_rows(0, jacobian_of(1).numpy(), 13)
     pending.write("logits", np.zeros((13, 20), dtype=np.float32))
     pending.write("contacts", contact_map(jacobian_of(9)).numpy())
     pending.commit()
+    write_manifest(path, [*read_manifest(path), ManifestRow("d", "d", 13, SEQUENCE, status="done")])
     assert not dict(verify(open_store(path)))["d"]
     assert "does not follow" in dict(verify(open_store(path), deep=True))["d"][0].problem
 

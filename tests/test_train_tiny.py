@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import gemmi
 import numpy as np
 import pytest
 import torch
@@ -49,7 +50,8 @@ def folder(tmp_path: Path) -> Path:
 def _settings(**changes: object) -> object:
     values: dict[str, object] = {
         "families": [], "layers": 2, "width": 16, "heads": 2, "steps": 8, "decay_steps": 2, "batch_size": 4,
-        "mask_rate": 0.25, "lr": 0.02, "adam_lr": 3e-3, "weight_decay": 0.05, "ungap": 0.3, "flank": 0.5, "crop": 0.3,
+        "mask_rate": 0.25, "optimizer": "muon", "sharpness": 5.0,
+        "lr": 0.02, "adam_lr": 3e-3, "weight_decay": 0.05, "ungap": 0.3, "flank": 0.5, "crop": 0.3,
         "max_flank": 3, "seed": 1,
     }  # fmt: skip
     return tiny.Settings(**{**values, **changes})
@@ -122,7 +124,7 @@ def test_fast_forward_equals_fair_esm() -> None:
 
 
 def test_heads_start_at_their_offsets() -> None:
-    model = tiny.new_model(2, 64, 4, seed=0)
+    model = tiny.new_model(2, 64, 4, seed=0, sharpness=5.0)
     tokens = torch.randint(4, 24, (1, 60), generator=torch.Generator().manual_seed(0))
     attention = model(tokens, need_head_weights=True)["attentions"][0]
     for head, offset in enumerate((-1, 1, -2, 2)):
@@ -228,6 +230,47 @@ def test_precision_is_that_of_the_best_half_length() -> None:
     scores[0, 1] = 9.0  # too near to count
     assert tiny.precision(scores, contacts, 8) == 1.0
     assert tiny.precision(scores, contacts) == pytest.approx(1 / 3)
+
+
+def _write_structure(path: Path, sequence: str) -> None:
+    """A chain on a random walk, C-alpha and C-beta only, with two residues before the domain."""
+    model = gemmi.Model("1" if gemmi.__version__ < "0.7" else 1)
+    chain = gemmi.Chain("A")
+    rng = np.random.default_rng(0)
+    place = np.zeros(3)
+    for number, letter in enumerate("GS" + sequence, start=1):
+        residue = gemmi.Residue()
+        residue.name = gemmi.expand_one_letter(letter, gemmi.ResidueKind.AA)
+        residue.seqid = gemmi.SeqId(str(number))
+        place = place + rng.normal(size=3) * 2.2
+        for name in ("CA",) if letter == "G" else ("CA", "CB"):
+            atom = gemmi.Atom()
+            atom.name, atom.element, atom.pos = name, gemmi.Element("C"), gemmi.Position(*place)
+            residue.add_atom(atom)
+        chain.add_residue(residue)
+    structure = gemmi.Structure()
+    model.add_chain(chain)
+    structure.add_model(model)
+    structure.write_pdb(str(path))
+
+
+def test_finish_writes_the_file_and_a_table_of_all_families(folder: Path, tmp_path: Path) -> None:
+    (folder / "structures").mkdir()
+    for family in tiny.load_families(folder, []):
+        _write_structure(folder / "structures" / f"{family.structure}.pdb", family.query)
+    _train(folder, tmp_path / "run", steps=2)
+    rows = tiny.finish(folder, tmp_path / "run", tmp_path / "tiny.safetensors", ["FAM2"])
+    assert [(row["family"], row["length"], row["head_fitted_here"]) for row in rows] == [
+        ("FAM1", 14, False),
+        ("FAM2", 18, True),
+    ]
+    assert all(
+        0 <= row[name] <= 1 for row in rows for name in ("jacobian", "jacobian_in_chain", "contact_head", "chance")
+    )
+    with safe_open(tmp_path / "tiny.safetensors", "pt") as file:
+        facts = json.loads(file.metadata()["training"])
+        assert facts["steps_done"] == 2 and facts["contact_head_fitted_on"] == ["FAM2"]
+        assert file.get_tensor("esm.contact_head.regression.weight").shape == (1, 4)
 
 
 def test_file_has_the_names_of_hugging_face(tmp_path: Path) -> None:

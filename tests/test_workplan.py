@@ -10,6 +10,7 @@ from plmjac.records import Filtered, Protein, Rejected
 from plmjac.workplan import (
     CHUNK_BYTES,
     ManifestRow,
+    Stored,
     forwards,
     key_of,
     manifest,
@@ -86,8 +87,21 @@ def test_identical_sequences_are_computed_once() -> None:
 
 
 def test_a_sequence_that_the_store_has_is_not_computed_under_another_name() -> None:
-    rows = manifest([Protein("b", "MK")], stored={"MK": "a"})
-    assert rows[0].alias_of == "a"
+    rows = manifest([Protein("b", "MK")], stored=[Stored("a", "a", "MK")])
+    assert (rows[0].alias_of, rows[0].status) == ("a", "done")
+
+
+def test_what_the_store_has_keeps_its_key_and_is_done() -> None:
+    stored = [Stored("A", "A", "MKV"), Stored("a%232", "a", "MKL"), Stored("copy", "copy", "MKV", alias_of="A")]
+    records = [*[Protein("a", "MKL")] * 2, Protein("copy", "MKV"), Protein("new", "MM"), Rejected("A", "x")]
+    rows = manifest(records, stored=stored)
+    assert [(row.key, row.alias_of, row.status) for row in rows] == [
+        ("a%232", "", "done"),
+        ("a%233", "a%232", "done"),  # "a" would be "A" on some file systems
+        ("copy", "A", "done"),
+        ("new", "", "pending"),
+        ("A%234", "", "failed"),
+    ]
 
 
 def test_an_id_for_two_sequences_is_refused_and_the_first_kept() -> None:
@@ -99,7 +113,7 @@ def test_an_id_for_two_sequences_is_refused_and_the_first_kept() -> None:
 
 
 def test_a_name_that_the_store_has_for_another_sequence_is_refused() -> None:
-    rows = manifest([Protein("a", "MK")], stored={"MV": "a"})
+    rows = manifest([Protein("a", "MK")], stored=[Stored("a", "a", "MV")])
     assert rows[0].status == "failed"
     assert "another sequence" in rows[0].reason
     assert rows[0].key != "a"

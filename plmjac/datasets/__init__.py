@@ -40,6 +40,8 @@ def build(name: str, **arguments: object) -> Dataset:
     for key, value in arguments.items():
         if key not in known:
             raise InputError(f"dataset={name} has no key dataset.{key}; it has {', '.join(known)}{nearest(key, known)}")
+        if value == []:
+            raise InputError(f"dataset.{key} is an empty list; leave it out, or say dataset.{key}=null, for all")
         try:
             TypeAdapter(known[key].annotation).validate_python(value, strict=True)
         except ValidationError:

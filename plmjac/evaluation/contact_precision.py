@@ -28,6 +28,11 @@ def contact_precision(
     structures = {protein.id: protein for protein in truth}
     ids = [*store, *(identifier for identifier in structures if identifier not in store)]
     rows = [row for identifier in ids for row in _protein(store, structures.get(identifier), identifier, atom, cutoff)]
+    rows += [
+        {"protein": row.id, "reason": f"{row.status}: {row.reason}"}
+        for row in store.rows
+        if row.status in ("failed", "skipped") and row.id not in ids
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

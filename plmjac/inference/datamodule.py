@@ -4,6 +4,7 @@ Rank 0 alone reads the input, makes or checks the store and writes the manifest 
 the same manifest, so all plan from one snapshot of what is done and no two ranks ever take the same protein.
 """
 
+import errno
 import json
 import logging
 import time
@@ -20,12 +21,14 @@ from torch.utils.data import DataLoader
 from plmjac.records import Filtered, Protein, Rejected, WorkItem
 from plmjac.store import (
     SavedRows,
+    StoreError,
     StoreWriter,
     completed,
     create_or_check,
     lock,
     open_store,
     read_manifest,
+    stored_proteins,
     write_manifest,
 )
 from plmjac.workplan import ManifestRow, manifest, merge, remaining, shard, work_items
@@ -67,19 +70,19 @@ class PlanDataModule(LightningDataModule):
         store = self.request.store
         if (store / "zarr.json").exists():  # refused at once, not after reading 20,000 structures
             self._take_store()
-        earlier, there = read_manifest(store), completed(store)
-        self._asked = manifest(
-            self.request.records(),
-            max_length=self.request.max_length,
-            cost=self.request.cost,
-            stored={row.sequence: row.key for row in earlier if row.key in there and not row.alias_of},
-        )
-        self._asked = [replace(row, status="done") if _is_done(row, there) else row for row in self._asked]
+        records = [_without_structure(record) for record in self.request.records()]
         if self._guard is None:  # only now, so that bad input leaves no empty store behind
             self._take_store()
         writer = StoreWriter(store)
         writer.clear_pending()
         writer.forget_failures()
+        earlier = read_manifest(store)
+        self._asked = manifest(
+            records,
+            max_length=self.request.max_length,
+            cost=self.request.cost,
+            stored=stored_proteins(store, earlier),
+        )
         SavedRows(store).drop_all_but({row.key for row in remaining(self._asked, ())})
         for row in self._asked:
             if row.status == "failed":
@@ -87,8 +90,13 @@ class PlanDataModule(LightningDataModule):
         write_manifest(store, merge(self._asked, earlier))
 
     def _take_store(self) -> None:
-        self._guard = lock(self.request.store)
-        create_or_check(self.request.store, self.request.identity, self.request.details)
+        try:
+            self._guard = lock(self.request.store)
+            create_or_check(self.request.store, self.request.identity, self.request.details)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise StoreError(f"{self.request.store} cannot be written: {error.strerror or error}") from error
 
     def setup(self, stage: str) -> None:
         """On every rank: this rank's work items, from the manifest that rank 0 wrote."""
@@ -148,8 +156,9 @@ def summary(rows: list[ManifestRow]) -> str:
     return "\n".join(text)
 
 
-def _is_done(row: ManifestRow, there: set[str]) -> bool:
-    return row.status == "pending" and (row.alias_of or row.key) in there
+def _without_structure(record: Protein | Rejected | Filtered) -> Protein | Rejected | Filtered:
+    """Coordinates of a whole data set are not needed here, and would be gigabytes."""
+    return replace(record, structure=None) if isinstance(record, Protein) else record
 
 
 def _is_settled(store: Path, row: ManifestRow) -> bool:

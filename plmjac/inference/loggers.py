@@ -15,6 +15,8 @@ from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 
+from plmjac.inference.settings import CsvLogger, LoggerSettings, NoLogger, WandbLogger
+
 log = logging.getLogger(__name__)
 
 DEADLINE_SECONDS = 30.0
@@ -84,43 +86,42 @@ class SafeLogger(Logger):
             self.inner = None
 
 
-def build_logger(config: Mapping[str, Any], *, run_config: Mapping[str, Any], default_dir: Path) -> SafeLogger | None:
-    """The logger that a `logger` config names: none, csv or wandb. Raises ValueError for another name."""
-    options = {key: value for key, value in config.items() if key != "name"}
-    if config["name"] == "none":
+def build_logger(settings: LoggerSettings, *, run_config: Mapping[str, Any], default_dir: Path) -> SafeLogger | None:
+    """The logger that a `logger` config names; it starts at once, or goes missing with a warning."""
+    if isinstance(settings, NoLogger):
         return None
-    if config["name"] == "csv":
-        return SafeLogger(lambda: _csv(Path(options["dir"] or default_dir)), run_config)
-    if config["name"] == "wandb":
-        return SafeLogger(lambda: _wandb(options, default_dir), run_config)
-    raise ValueError(f"logger {config['name']!r} is not one of none, csv, wandb")
+    folder = settings.dir or default_dir
+    if isinstance(settings, CsvLogger):
+        log.info("metrics of this process go to %s", folder)
+        return SafeLogger(lambda: _csv(folder), run_config)
+    return SafeLogger(lambda: _wandb(settings, folder), run_config)
 
 
 def _csv(folder: Path) -> Logger:
     return CSVLogger(save_dir=folder.parent, name=folder.name, flush_logs_every_n_steps=1)
 
 
-def _wandb(options: Mapping[str, Any], default_dir: Path) -> Logger:
+def _wandb(options: WandbLogger, folder: Path) -> Logger:
     import wandb  # imported here so that nobody else waits for it, or needs it
-    from lightning.pytorch.loggers import WandbLogger
+    from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 
-    folder = Path(options["dir"] or default_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    mode = wandb_mode(options["mode"])
+    mode = wandb_mode(options.mode)
+    sync = f"; send it later with: wandb sync {folder}/wandb/offline-run-*" if mode == "offline" else ""
+    log.info("W&B is %s, in %s%s", mode, folder, sync)
     if wandb.run is not None:  # a job before this one in the same process
         wandb.finish()
-    settings = wandb.Settings(init_timeout=DEADLINE_SECONDS - 5, silent=True)
     run = wandb.init(
-        project=options["project"],
-        entity=options["entity"],
-        group=options["group"],
-        tags=list(options["tags"] or []),
-        name=options["run_name"],
+        project=options.project,
+        entity=options.entity,
+        group=options.group,
+        tags=list(options.tags),
+        name=options.run_name,
         dir=str(folder),
         mode=mode,
-        settings=settings,
+        settings=wandb.Settings(init_timeout=DEADLINE_SECONDS - 5, silent=True),
     )
-    return WandbLogger(experiment=run)
+    return LightningWandbLogger(experiment=run)
 
 
 def wandb_mode(asked: Literal["auto", "online", "offline", "disabled"]) -> Literal["online", "offline", "disabled"]:

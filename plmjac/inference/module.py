@@ -45,6 +45,7 @@ class JacobianModule(LightningModule):
         letters: Int64[Tensor, " A"],
         readouts: Collection[str],
         max_tokens: int | None = None,
+        threads: int | None = None,
         saved: SavedRows | None = None,
         on_forward: Callable[[WorkItem, int], None] = lambda _item, _count: None,
     ) -> None:
@@ -55,6 +56,7 @@ class JacobianModule(LightningModule):
         self.readouts = sorted({"logits", *readouts})
         self.max_tokens = max_tokens or DEFAULT_MAX_TOKENS["cpu"]
         self.max_tokens_given = max_tokens is not None
+        self.threads = threads
         self.saved = saved
         self.on_forward = on_forward
         self.failed: set[str] = set()
@@ -71,16 +73,17 @@ class JacobianModule(LightningModule):
         Only where this run is on the same kind of device and was not told otherwise; else results agree within the
         tolerance of float32 and no closer, which is said.
         """
+        threads = self.threads or int(run["threads"])
         if device == "cpu":
-            torch.set_num_threads(run["threads"])
-        if run["device"] == device and not self.max_tokens_given:
-            self.max_tokens = run["max_tokens"]
-        elif not self.max_tokens_given:
-            self.max_tokens = DEFAULT_MAX_TOKENS.get(device, DEFAULT_MAX_TOKENS["cuda"])
-        if (run["device"], run["max_tokens"]) != (device, self.max_tokens):
+            torch.set_num_threads(threads)
+        if not self.max_tokens_given:
+            known = DEFAULT_MAX_TOKENS.get(device, DEFAULT_MAX_TOKENS["cuda"])
+            self.max_tokens = int(run["max_tokens"]) if run["device"] == device else known
+        here = {"device": device, "max_tokens": self.max_tokens, "threads": threads if device == "cpu" else None}
+        if changed := [f"{key}={value}" for key, value in here.items() if value not in (None, run[key])]:
             log.warning(
-                "the store was begun on %s with max_tokens=%d, this run is on %s with %d: results agree to about 1e-5, "
-                "not to the last bit", run["device"], run["max_tokens"], device, self.max_tokens,
+                "the store was begun with %s, this run goes on with %s: results agree to 1e-5, not to the last bit",
+                ", ".join(f"{key}={value}" for key, value in run.items()), ", ".join(changed),
             )  # fmt: skip
 
     def predict_step(self, batch: WorkItem, *_: Any) -> JacobianChunk | Failure:

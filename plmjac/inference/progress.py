@@ -9,6 +9,7 @@ import sys
 import time
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
@@ -21,6 +22,11 @@ log = logging.getLogger(__name__)
 
 LINE_SECONDS = 30.0
 METRIC_SECONDS = 5.0
+
+
+def count(proteins: int) -> str:
+    """A number of proteins in words."""
+    return f"{proteins} protein" if proteins == 1 else f"{proteins} proteins"
 
 
 class Progress(Callback):
@@ -40,12 +46,11 @@ class Progress(Callback):
         self._began = self._line = self._metric = time.monotonic()
         if not trainer.is_global_zero:
             return
-        proteins = {item.key for item in self.data.items}
+        proteins = len({item.key for item in self.data.items})
         residues = sum(item.stop - item.start for item in self.data.items)
-        log.info(
-            "%d proteins, %d residues to compute on %s%s", len(proteins), residues, pl_module.device,
-            f" (this rank's share; {trainer.world_size} ranks)" if trainer.world_size > 1 else "",
-        )  # fmt: skip
+        threads = f" with threads={torch.get_num_threads()}" if pl_module.device.type == "cpu" else ""
+        share = f" (this rank's share of {trainer.world_size})" if trainer.world_size > 1 else ""
+        log.info("to compute: %s, %d residues, on %s%s%s", count(proteins), residues, pl_module.device, threads, share)
         self.total = sum(item.cost for item in self.data.items)
         self._bar = tqdm(
             total=self.total,
@@ -97,7 +102,7 @@ class Progress(Callback):
         if self._bar is not None:
             self._bar.close()
             seconds = time.monotonic() - self._began
-            log.info("%d proteins in %.1f s, %.1f residues/s", self.proteins, seconds, self.rate)
+            log.info("%s in %.1f s, %.1f residues/s", count(self.proteins), seconds, self.rate)
         if trainer.logger is not None:
             self._log_metrics(trainer)
 

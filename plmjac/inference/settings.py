@@ -1,8 +1,13 @@
-"""The `trainer` config group as a type, apart from the Trainer so that checking it does not wait for Lightning."""
+"""The `trainer` and `logger` config groups as types, apart from what they configure, so that checking them is quick."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
+
+
+class LaunchError(ValueError):
+    """A run that cannot be started as asked for; the message says what to do instead."""
 
 
 class TrainerSettings(BaseModel):
@@ -14,3 +19,38 @@ class TrainerSettings(BaseModel):
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: PositiveInt | Literal["auto"]
     num_nodes: PositiveInt | Literal["auto"]
+
+
+class NoLogger(BaseModel):
+    """`logger=none`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["none"]
+
+
+class CsvLogger(BaseModel):
+    """`logger=csv`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["csv"]
+    dir: Path | None
+
+
+class WandbLogger(BaseModel):
+    """`logger=wandb`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["wandb"]
+    project: str
+    entity: str | None
+    group: str | None
+    tags: tuple[str, ...]
+    run_name: str | None
+    mode: Literal["auto", "online", "offline", "disabled"]
+    dir: Path | None
+
+
+LoggerSettings = NoLogger | CsvLogger | WandbLogger

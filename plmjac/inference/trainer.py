@@ -25,17 +25,17 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
-from plmjac.inference.settings import TrainerSettings
+from plmjac.inference.settings import LaunchError, TrainerSettings
 
 
 def device_kind(config: TrainerSettings) -> Literal["cpu", "cuda"]:
-    """The kind of device a run will be on. Raises ValueError where a GPU is asked for and there is none."""
+    """The kind of device a run will be on. Raises LaunchError where a GPU is asked for and there is none."""
     if config.accelerator == "cpu":
         return "cpu"
     if torch.cuda.is_available():
         return "cuda"
     if config.accelerator == "gpu":
-        raise ValueError(
+        raise LaunchError(
             f"trainer={config.name} asks for a GPU, but PyTorch {torch.__version__} sees none; "
             "use trainer=cpu, or install a CUDA build of PyTorch"
         )
@@ -48,13 +48,15 @@ def is_rank_zero() -> bool:
 
 
 def threads_per_rank() -> int:
-    """Processor cores for each rank of this node."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, len(os.sched_getaffinity(0)) // local)
+    """CPU threads for each process: OMP_NUM_THREADS where the user has set it, else this node's cores shared out."""
+    if TorchElasticEnvironment.detect():  # torchrun itself sets OMP_NUM_THREADS to 1
+        return max(1, len(os.sched_getaffinity(0)) // int(os.environ["LOCAL_WORLD_SIZE"]))
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else len(os.sched_getaffinity(0))
 
 
 def build_trainer(config: TrainerSettings, callbacks: list[Callback], logger: Logger | None, root: Path) -> Trainer:
-    """A Trainer for prediction alone. Raises ValueError where devices and processes do not fit together.
+    """A Trainer for prediction alone. Raises LaunchError where devices and processes do not fit together.
 
     `root` is a folder that nobody else writes to: Lightning would load any checkpoint that it finds in its own.
     """
@@ -93,11 +95,11 @@ def _processes(config: TrainerSettings, kind: str) -> tuple[ClusterEnvironment, 
         nodes = int(os.environ["WORLD_SIZE"]) // local
         _check_launcher(config, local, nodes, "torchrun")
         if kind == "cuda" and local > torch.cuda.device_count():
-            raise ValueError(f"torchrun started {local} processes, but there are {torch.cuda.device_count()} GPUs")
+            raise LaunchError(f"torchrun started {local} processes, but there are {torch.cuda.device_count()} GPUs")
         return TorchElasticEnvironment(), local, nodes
     if config.name == "slurm":
         if "SLURM_PROCID" not in os.environ:
-            raise ValueError("trainer=slurm needs srun: start the run with scripts/predict.sbatch, or use trainer=auto")
+            raise LaunchError("trainer=slurm needs srun: start it with scripts/predict.sbatch, or use trainer=auto")
         nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", os.environ.get("SLURM_JOB_NUM_NODES", "1")))
         local = int(os.environ.get("SLURM_NTASKS", "1")) // nodes
         _check_launcher(config, local, nodes, "srun")
@@ -106,15 +108,16 @@ def _processes(config: TrainerSettings, kind: str) -> tuple[ClusterEnvironment, 
     nodes = 1 if config.num_nodes == "auto" else config.num_nodes
     if devices * nodes != 1 or config.name == "ddp":
         each = devices if devices > 1 else max(2, torch.cuda.device_count())
-        command = f"torchrun --nproc-per-node {each} -m plmjac.predict {shlex.join(sys.argv[1:])}"
-        raise ValueError(f"several devices need a launcher that sees to every process; run\n  {command}")
+        others = [text for text in sys.argv[1:] if not text.startswith(("trainer=", "trainer.devices", "trainer.num_"))]
+        command = f"torchrun --nproc-per-node {each} -m plmjac.predict {shlex.join(others)} trainer=ddp"
+        raise LaunchError(f"several devices need a launcher that sees to every process; run\n  {command}")
     return LightningEnvironment(), 1, 1
 
 
 def _check_launcher(config: TrainerSettings, local: int, nodes: int, launcher: str) -> None:
     for name, asked, given in (("devices", config.devices, local), ("num_nodes", config.num_nodes, nodes)):
         if asked not in ("auto", given) and config.name in ("ddp", "slurm"):
-            raise ValueError(f"trainer.{name}={asked}, but {launcher} started {given}; leave it at auto")
+            raise LaunchError(f"trainer.{name}={asked}, but {launcher} started {given}; leave it at auto")
 
 
 def _silence() -> None:

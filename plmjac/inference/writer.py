@@ -21,9 +21,6 @@ from plmjac.workplan import rows_per_chunk_for
 
 log = logging.getLogger(__name__)
 
-MAX_ALIKE = 20
-"""So many proteins in a row failing for one and the same reason mean that something else is broken."""
-
 
 class ChunkWriter(BasePredictionWriter):
     """Writes what `predict_step` returns, one protein at a time, and commits each when its last chunk is there."""
@@ -35,7 +32,6 @@ class ChunkWriter(BasePredictionWriter):
         self.store = StoreWriter(data.request.store)
         self.saved = SavedRows(data.request.store)
         self.proteins = 0
-        self._alike: tuple[str, int] = ("", 0)
         self._pending: PendingProtein | None = None
         self._jacobian: Tensor | None = None
 
@@ -99,7 +95,6 @@ class ChunkWriter(BasePredictionWriter):
         self.saved.drop(self._pending.target.name)
         self._pending = None
         self.proteins += 1
-        self._alike = ("", 0)
 
     def _fail(self, failure: Failure) -> None:
         key = failure.item.key
@@ -108,7 +103,3 @@ class ChunkWriter(BasePredictionWriter):
         self._pending = self._jacobian = None
         self.store.fail(key, self.data.id_of[key], failure)
         log.warning("%s failed: %s", self.data.id_of[key], failure.reason)
-        reason, count = self._alike
-        self._alike = (failure.reason, count + 1 if failure.reason == reason else 1)
-        if self._alike[1] >= MAX_ALIKE:
-            raise RuntimeError(f"{MAX_ALIKE} proteins in a row failed with: {failure.reason}. Stopping here.")

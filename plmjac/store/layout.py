@@ -80,9 +80,12 @@ def group_document(attributes: dict[str, Any]) -> bytes:
 def read_group_document(path: Path) -> dict[str, Any]:
     """The attributes of a group, without the digest, after checking it.
 
-    Raises FileNotFoundError, or CorruptStoreError if a byte of the file is not as it was written.
+    Raises CorruptStoreError if the file is gone, or a byte of it is not as it was written.
     """
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorruptStoreError(f"{path} cannot be read ({error.strerror})") from error
     try:
         attributes = dict(json.loads(data)["attributes"])
         attributes.pop("digest")

@@ -4,7 +4,7 @@ Values come as numpy arrays in memory. Nothing is read before it is asked for, a
 ever comes back as a number.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from zarr.storage import LocalStore
 
 from plmjac.store.layout import FORMAT_VERSION, PROTEINS, CorruptStoreError, StoreError, read_group_document
 from plmjac.store.manifest import read_manifest
-from plmjac.workplan import ManifestRow
+from plmjac.workplan import ManifestRow, Stored
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,9 @@ class JacobianStore:
             state = {"pending": "not computed yet", "done": "marked as done but missing"}.get(row.status, row.status)
             raise KeyError(f"{identifier!r} has no result in {self.path}: {state}. {row.reason}".rstrip())
         attributes = read_group_document(folder / "zarr.json")
-        return StoredProtein(folder, identifier, attributes["sequence"])
+        if attributes.get("sequence") != row.sequence:
+            raise CorruptStoreError(f"{folder} holds another sequence than the manifest says; run plmjac.verify")
+        return StoredProtein(folder, identifier, row.sequence)
 
     def __contains__(self, identifier: object) -> bool:
         row = self._row_of.get(identifier) if isinstance(identifier, str) else None
@@ -172,4 +174,25 @@ def open_store(path: str | Path) -> JacobianStore:
 def completed(path: Path) -> set[str]:
     """Keys of the proteins that are in a store, by one listing of proteins/."""
     folder = path / PROTEINS
-    return {entry.name for entry in folder.iterdir() if entry.is_dir()} if folder.exists() else set()
+    if not folder.exists():
+        return set()
+    return {entry.name for entry in folder.iterdir() if (entry / "zarr.json").is_file()}
+
+
+def stored_proteins(path: Path, rows: Iterable[ManifestRow]) -> list[Stored]:
+    """What a store holds, by the word of its manifest, or of the proteins themselves where that does not know them.
+
+    Raises CorruptStoreError where neither can be read.
+    """
+    rows, there = list(rows), completed(path)
+    known = {row.key: row for row in rows if row.sequence and not row.alias_of}
+    found = [
+        Stored(row.key, row.id, row.sequence, row.alias_of) for row in rows if row.alias_of in there and row.sequence
+    ]
+    for key in sorted(there):
+        if key in known:
+            found.append(Stored(key, known[key].id, known[key].sequence))
+        else:
+            attributes = read_group_document(path / PROTEINS / key / "zarr.json")
+            found.append(Stored(key, attributes["id"], attributes["sequence"]))
+    return found

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from plmjac.jacobian import contact_map
-from plmjac.store.layout import CorruptStoreError, StoreError, file_digest, read_group_document
-from plmjac.store.reader import JacobianStore, StoredProtein, completed
+from plmjac.store.layout import MANIFEST, PROTEINS, CorruptStoreError, StoreError, file_digest, read_group_document
+from plmjac.store.reader import JacobianStore, StoredProtein
 from plmjac.workplan import ManifestRow
 
 CONTACT_TOLERANCE = 5e-3
@@ -34,9 +34,11 @@ def verify(store: JacobianStore, *, deep: bool = False) -> Iterator[tuple[str, l
     Proteins that the manifest calls done but that are gone are yielded too, with that as their damage.
     """
     rows = {row.key: row for row in store.rows if not row.alias_of}
-    present = completed(store.path)
-    gone = {row.key for row in store.rows if row.status == "done" and not row.alias_of} - present
-    gone |= {row.alias_of for row in store.rows if row.status == "done" and row.alias_of} - present
+    folder = store.path / PROTEINS
+    present = {entry.name for entry in folder.iterdir()} - {"zarr.json"} if folder.is_dir() else set()
+    gone = {row.alias_of or row.key for row in store.rows if row.status == "done"} - present
+    if own := list(_store_problems(store, present)):
+        yield "", [Damage("", problem) for problem in own]
     for key in sorted(present | gone):
         if key in gone:
             yield key, [Damage(key, "marked as done, but its folder is gone")]
@@ -44,19 +46,30 @@ def verify(store: JacobianStore, *, deep: bool = False) -> Iterator[tuple[str, l
             yield key, [Damage(key, text) for text in _problems(store, key, rows.get(key), deep)]
 
 
+def _store_problems(store: JacobianStore, present: set[str]) -> Iterator[str]:
+    """What is wrong with the store's own files; its zarr.json and manifest were read already."""
+    try:
+        if read_group_document(store.path / PROTEINS / "zarr.json") != {}:
+            yield "proteins/zarr.json is not as it was written"
+    except CorruptStoreError as error:
+        yield str(error)
+    if present and not (store.path / MANIFEST).exists():
+        yield f"{MANIFEST} is gone; run the same predict command again to have it written anew"
+
+
 def _problems(store: JacobianStore, key: str, row: ManifestRow | None, deep: bool) -> list[str]:
-    folder = store.path / "proteins" / key
+    folder = store.path / PROTEINS / key
     try:
         attributes = read_group_document(folder / "zarr.json")
         expected: dict[str, str] = attributes["checksums"]
         sequence: str = attributes["sequence"]
-    except FileNotFoundError:
-        return ["its zarr.json is gone"]
     except (CorruptStoreError, KeyError) as error:
-        return [f"its zarr.json is damaged ({error})"]
+        return [f"its zarr.json is damaged or gone ({error})"]
     problems = list(_differences(folder, expected))
-    if row is not None and row.sequence and row.sequence != sequence:
-        problems.append("its sequence is not that of the manifest")
+    if row is None and store.rows:
+        problems.append("the manifest does not know it")
+    if row is not None and (row.id, row.sequence) != (attributes["id"], sequence):
+        problems.append("its id or sequence is not that of the manifest")
     kept = set(store.attributes["keep"])
     missing = kept - {name.split("/")[0] for name in expected}
     problems += [f"{name} was to be kept and is not there" for name in sorted(missing)]

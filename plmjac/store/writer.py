@@ -69,6 +69,8 @@ class PendingProtein:
         except OSError:
             if not self.target.exists():
                 raise
+            if (self.target / "zarr.json").read_bytes() != (self.folder / "zarr.json").read_bytes():
+                raise ValueError(f"{self.target} is there already, with other content; run plmjac.verify") from None
             shutil.rmtree(self.folder)  # an earlier attempt got there first, with the same bytes
         sync(self.target.parent)
 
@@ -133,6 +135,9 @@ class StoreWriter:
         """Remove what killed runs left behind, but for whole blocks of long proteins. Only under the lock."""
         for path in (self.path / PENDING).iterdir():
             if path.is_dir() and path.name != FOLDER:
+                shutil.rmtree(path)
+        for path in (self.path / PROTEINS).iterdir():
+            if path.is_dir() and not (path / "zarr.json").is_file():  # somebody began to delete it
                 shutil.rmtree(path)
         for path in [*self.path.glob(".*.tmp"), *(self.path / FAILED).glob(".*.tmp")]:
             path.unlink()

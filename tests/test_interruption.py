@@ -1,0 +1,76 @@
+"""Signals end the process in seconds, with code 75, also during start-up and inside a call that does not come back."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from support import ROOT, command
+
+STUCK = """
+    import hashlib
+    from plmjac import interruption
+    interruption.GRACE_SECONDS = 1.0
+    interruption.install()
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # C code that never looks at signal handlers
+"""
+RAISED = """
+    import time
+    from plmjac import interruption
+    interruption.install()
+    try:
+        try:
+            print("ready", flush=True)
+            time.sleep(60)
+        except Exception:
+            print("swallowed")
+    except interruption.Interrupted as signal:
+        interruption.end(f"ended by {signal}")
+"""
+
+
+def code_after(script: str, number: signal.Signals) -> tuple[int, str, float]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    began = time.monotonic()
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=30)
+    return process.returncode, out + errors, time.monotonic() - began
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_raised_and_cannot_be_swallowed(number: signal.Signals) -> None:
+    code, said, _ = code_after(RAISED, number)
+    assert code == 75 and f"ended by {number.name}" in said and "swallowed" not in said
+
+
+def test_a_call_that_does_not_come_back_is_ended_all_the_same() -> None:
+    code, _, seconds = code_after(STUCK, signal.SIGTERM)
+    assert code == 75 and seconds < 5
+
+
+def test_during_start_up(tmp_path: Path) -> None:
+    """As soon as Python runs our code: while the slow imports are still going on."""
+    process = subprocess.Popen(
+        command("+dataset=demo", "model=debug", f"store={tmp_path / 'run.zarr'}"), cwd=ROOT,
+        env={**os.environ, "PYTHONVERBOSE": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("import 'pydantic"):
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 75
