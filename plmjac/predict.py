@@ -23,12 +23,11 @@ if __name__ == "__main__":
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from plmjac.config import DONE, SOME_FAILED, Config, UsageError, nearest, options, parse, run
-from plmjac.inference.settings import LoggerSettings, TrainerSettings
+from plmjac.inference.settings import LoggerSettings, TrainerSettings, is_only_rank, is_rank_zero
 
 if TYPE_CHECKING:
     from plmjac.datasets import Dataset
-    from plmjac.inference.datamodule import Request
-    from plmjac.inference.module import JacobianModule
+    from plmjac.inference.preparation import Preparation, Request
     from plmjac.models import LanguageModel
 
 log = logging.getLogger("plmjac.predict")
@@ -115,41 +114,62 @@ def predict(config: Config) -> int:
     """Run one prediction to its end and return its exit code."""
     settings = parse_predict(config)
     log.info("dataset=%s model=%s store=%s", settings.dataset["name"], settings.model.name, settings.store)
-    from plmjac.inference.datamodule import PlanDataModule, summary
-    from plmjac.inference.loggers import build_logger
-    from plmjac.inference.progress import Progress
-    from plmjac.inference.trainer import build_trainer, is_rank_zero
-    from plmjac.inference.writer import ChunkWriter
+    from plmjac.inference.preparation import Preparation, summary
 
     if not is_rank_zero():
         logging.getLogger("plmjac").setLevel(logging.WARNING)
     with _user_errors():
-        module, model = _module(settings)
-        data = PlanDataModule(_request(settings, config, model, module))
-        progress = Progress(data)
-        module.on_forward = progress.advance
-        logger = None
-        if is_rank_zero():
-            folder = Path(f"{settings.store.absolute()}-logs")
-            logger = build_logger(settings.logger, run_config=config, default_dir=folder)
-        code = 1
+        model = _model(settings)
+        preparation = Preparation(_request(settings, config, model))
         try:
-            callbacks = [ChunkWriter(data, settings.keep), progress]
-            trainer = build_trainer(settings.trainer, callbacks, logger, settings.store.absolute() / "pending")
-            trainer.predict(module, datamodule=data, return_predictions=False)
-            if not trainer.is_global_zero:
-                code = DONE
-                return code
-            if not data.items:
-                log.info("nothing left to compute" + (" for this rank" if trainer.world_size > 1 else ""))
-            rows = data.finish()
-            log.info("%s: %s", settings.store, summary(rows))
-            code = SOME_FAILED if any(row.status in ("failed", "skipped") for row in rows) else DONE
-            return code
+            if is_only_rank():
+                preparation.prepare()
+            if is_only_rank() and not preparation.open_rows:
+                log.info("nothing left to compute")
+            elif not _compute(settings, config, model, preparation):
+                return DONE  # rank 0 speaks for all
+            rows = preparation.finish()
         finally:
-            data.release()
-            if logger is not None:
-                logger.close(code)
+            preparation.release()
+    log.info("%s: %s", settings.store, summary(rows))
+    return SOME_FAILED if any(row.status in ("failed", "skipped") for row in rows) else DONE
+
+
+def _compute(settings: PredictConfig, config: Config, model: "LanguageModel", preparation: "Preparation") -> bool:
+    """This process's share of the forward passes, through Lightning; whether it is rank 0 that comes back."""
+    from plmjac.inference.datamodule import PlanDataModule
+    from plmjac.inference.loggers import build_logger
+    from plmjac.inference.module import JacobianModule
+    from plmjac.inference.progress import Progress
+    from plmjac.inference.trainer import build_trainer
+    from plmjac.inference.writer import ChunkWriter
+    from plmjac.jacobian import all_letters
+    from plmjac.store import SavedRows
+
+    data = PlanDataModule(preparation)
+    progress = Progress(data)
+    module = JacobianModule(
+        model,
+        letters=all_letters(),
+        readouts=set(settings.keep) - {"contacts", "jacobian"},
+        max_tokens=settings.max_tokens,
+        threads=settings.threads,
+        saved=SavedRows(settings.store),
+        on_forward=progress.advance,
+    )
+    logger, code = None, 1
+    if is_rank_zero():
+        folder = Path(f"{settings.store.absolute()}-logs")
+        logger = build_logger(settings.logger, run_config=config, default_dir=folder)
+    try:
+        callbacks = [ChunkWriter(data, settings.keep), progress]
+        trainer = build_trainer(settings.trainer, callbacks, logger, settings.store.absolute() / "pending")
+        trainer.predict(module, datamodule=data, return_predictions=False)
+        code = SOME_FAILED if module.failed else DONE
+        return trainer.is_global_zero
+    finally:
+        if logger is not None:
+            logger.close(code)
 
 
 def build_dataset(settings: PredictConfig) -> "Dataset":
@@ -159,39 +179,26 @@ def build_dataset(settings: PredictConfig) -> "Dataset":
     return build(settings.dataset["name"], **{key: value for key, value in settings.dataset.items() if key != "name"})
 
 
-def _module(settings: PredictConfig) -> "tuple[JacobianModule, LanguageModel]":
-    """The model that the configuration names, on the CPU (Lightning moves it), in the module that runs it."""
-    from plmjac.inference.module import JacobianModule
-    from plmjac.jacobian import all_letters
+def _model(settings: PredictConfig) -> "LanguageModel":
+    """The model that the configuration names, on the CPU (Lightning moves it), able to give what is to be kept."""
     from plmjac.models import load_model
-    from plmjac.store import SavedRows
 
     try:
         model = load_model(**settings.model.model_dump())
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
-    readouts = set(settings.keep) - {"contacts", "jacobian"}
-    if missing := readouts - model.readouts:
+    if missing := set(settings.keep) - {"contacts", "jacobian"} - model.readouts:
         raise UsageError(
             f"keep={sorted(missing)}: model {model.name} has no such readout; it has {sorted(model.readouts)}"
         )
-    module = JacobianModule(
-        model,
-        letters=all_letters(),
-        readouts=readouts,
-        max_tokens=settings.max_tokens,
-        threads=settings.threads,
-        saved=SavedRows(settings.store),
-    )
-    return module, model
+    return model
 
 
-def _request(settings: PredictConfig, config: Config, model: "LanguageModel", module: "JacobianModule") -> "Request":
+def _request(settings: PredictConfig, config: Config, model: "LanguageModel") -> "Request":
     """What determines the store's bytes (identity), what is written down besides (details), and the input."""
     from plmjac.alphabet import AMINO_ACIDS
-    from plmjac.inference.datamodule import Request
-    from plmjac.inference.module import DEFAULT_MAX_TOKENS
-    from plmjac.inference.trainer import device_kind, threads_per_rank
+    from plmjac.inference.device import DEFAULT_MAX_TOKENS, device_kind, threads_per_rank
+    from plmjac.inference.preparation import Request
     from plmjac.workplan import forwards
 
     dataset = build_dataset(settings)

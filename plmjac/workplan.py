@@ -25,8 +25,9 @@ _RESERVED = re.compile(r"zarr\.json|(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IG
 class ManifestRow:
     """One record of the input and what became of it.
 
-    `status` is pending, done, failed (with the reason), skipped (longer than `max_length`) or filtered (left out by the
-    dataset's own choice). `alias_of` holds the key of the protein with the same sequence that is computed in its place.
+    `status` is pending, done, failed (with the reason), skipped (longer than `max_length`), filtered (left out by the
+    dataset's own choice) or unfinished (of an earlier, interrupted run with other input). `alias_of` holds the key of
+    the protein with the same sequence that is computed in its place.
     """
 
     id: str
@@ -104,10 +105,14 @@ def manifest(
 
 
 def merge(now: Iterable[ManifestRow], earlier: Iterable[ManifestRow]) -> list[ManifestRow]:
-    """The rows of this run, then those of earlier runs whose records this run did not bring: nothing is forgotten."""
+    """The rows of this run, then those of earlier runs whose records this run did not bring: nothing is forgotten.
+
+    What an earlier run left undone and this one was not asked for is "unfinished", so that nobody computes it unasked.
+    """
     current = list(now)
     keys = {row.key for row in current}
-    return current + [row for row in earlier if row.key not in keys]
+    others = [row for row in earlier if row.key not in keys]
+    return current + [replace(row, status="unfinished") if row.status == "pending" else row for row in others]
 
 
 def forwards(length: int, per_residue: int = 19) -> int:

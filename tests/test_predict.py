@@ -14,6 +14,7 @@ from support import SHARED, run_command, tree
 import plmjac
 from plmjac.config import UsageError
 from plmjac.inference.module import JacobianModule
+from plmjac.interruption import Interrupted
 from plmjac.jacobian import all_letters
 from plmjac.models import load_model
 from plmjac.records import Failure, JacobianChunk, WorkItem
@@ -69,6 +70,19 @@ def test_new_records_are_added_and_old_ones_remembered(predict: Predict, fasta: 
     after = tree(store)
     assert {name: after[name] for name in before} == before
     assert not (store / "proteins/a_under_another_name").exists()
+
+
+def test_what_an_interrupted_run_left_is_not_computed_unasked(
+    predict: Predict, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("+dataset=fasta", f"dataset.path={fasta}", f"store={tmp_path / 'run.zarr'}", *DEBUG)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(JacobianModule, "predict_step", lambda *_: (_ for _ in ()).throw(Interrupted))
+        predict(*arguments)
+    assert predict(*arguments, "dataset.ids=[b]") == 0
+    assert list(open_store(tmp_path / "run.zarr")) == ["b"]
+    assert predict(*arguments) == 0
+    assert len(open_store(tmp_path / "run.zarr")) == 5
 
 
 def test_another_configuration_is_refused(predict: Predict, fasta: Path, tmp_path: Path) -> None:

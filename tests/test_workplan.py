@@ -132,7 +132,9 @@ def test_merge_forgets_nothing() -> None:
         manifest([Protein("a", "MK"), Protein("b", "MV")]),
         manifest([Protein("b", "MV"), Protein("c", "MM")]),
     )
-    assert [row.id for row in merge(now, earlier)] == ["b", "c", "a"]
+    assert [(row.id, row.status) for row in merge(now, earlier)] == [
+        ("b", "pending"), ("c", "pending"), ("a", "unfinished")
+    ]  # fmt: skip
 
 
 def test_forwards_and_chunks() -> None:

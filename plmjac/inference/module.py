@@ -16,15 +16,13 @@ from lightning import LightningModule
 from torch import Tensor
 
 from plmjac.alphabet import encode
+from plmjac.inference.device import DEFAULT_MAX_TOKENS
 from plmjac.jacobian import jacobian_rows, mutants_per_forward
 from plmjac.models import LanguageModel
 from plmjac.records import Failure, JacobianChunk, WorkItem
 from plmjac.store import SavedRows
 
 log = logging.getLogger(__name__)
-
-DEFAULT_MAX_TOKENS = {"cpu": 4096, "cuda": 16384}
-"""Tokens of one forward by kind of device: enough to keep it busy, few enough for a laptop's memory."""
 
 SAVE_SECONDS = 20.0
 """A block that took longer is kept on disk until its protein is complete."""

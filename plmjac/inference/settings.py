@@ -1,9 +1,25 @@
 """The `trainer` and `logger` config groups as types, apart from what they configure, so that checking them is quick."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK"} <= os.environ.keys()
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the one that speaks, before there is a Trainer to ask."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+
+
+def is_only_rank() -> bool:
+    """Whether no launcher has started others beside this process."""
+    return not under_torchrun() and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1
 
 
 class LaunchError(ValueError):

@@ -11,7 +11,6 @@ import sys
 import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
 import torch
 from lightning import Trainer
@@ -25,34 +24,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
+from plmjac.inference.device import device_kind
 from plmjac.inference.settings import LaunchError, TrainerSettings
-
-
-def device_kind(config: TrainerSettings) -> Literal["cpu", "cuda"]:
-    """The kind of device a run will be on. Raises LaunchError where a GPU is asked for and there is none."""
-    if config.accelerator == "cpu":
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    if config.accelerator == "gpu":
-        raise LaunchError(
-            f"trainer={config.name} asks for a GPU, but PyTorch {torch.__version__} sees none; "
-            "use trainer=cpu, or install a CUDA build of PyTorch"
-        )
-    return "cpu"
-
-
-def is_rank_zero() -> bool:
-    """Whether this process is the one that speaks, before there is a Trainer to ask."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
-
-
-def threads_per_rank() -> int:
-    """CPU threads for each process: OMP_NUM_THREADS where the user has set it, else this node's cores shared out."""
-    if TorchElasticEnvironment.detect():  # torchrun itself sets OMP_NUM_THREADS to 1
-        return max(1, len(os.sched_getaffinity(0)) // int(os.environ["LOCAL_WORLD_SIZE"]))
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else len(os.sched_getaffinity(0))
 
 
 def build_trainer(config: TrainerSettings, callbacks: list[Callback], logger: Logger | None, root: Path) -> Trainer:

@@ -144,7 +144,11 @@ class JacobianStore:
             raise KeyError(f"{identifier!r} is not in {self.path}; it holds {len(self)} proteins")
         folder = self._folder(row)
         if not folder.exists():
-            state = {"pending": "not computed yet", "done": "marked as done but missing"}.get(row.status, row.status)
+            state = {
+                "pending": "not computed yet",
+                "unfinished": "not computed yet",
+                "done": "marked as done but missing",
+            }.get(row.status, row.status)
             raise KeyError(f"{identifier!r} has no result in {self.path}: {state}. {row.reason}".rstrip())
         attributes = read_group_document(folder / "zarr.json")
         if attributes.get("sequence") != row.sequence:
