@@ -27,7 +27,8 @@ def device_kind(config: TrainerSettings) -> Literal["cpu", "cuda"]:
 
 def threads_per_rank() -> int:
     """CPU threads for each process: OMP_NUM_THREADS where the user has set it, else this node's cores shared out."""
-    if under_torchrun():  # torchrun itself sets OMP_NUM_THREADS to 1
-        return max(1, len(os.sched_getaffinity(0)) // int(os.environ["LOCAL_WORLD_SIZE"]))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if under_torchrun():  # which itself sets OMP_NUM_THREADS to 1
+        return max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"]))
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else len(os.sched_getaffinity(0))
+    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else cores
