@@ -6,6 +6,11 @@ endif
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_MODEL := $(if $(wildcard plmjac/models/tiny.safetensors),tiny,debug)
+ifeq ($(DEMO_MODEL),tiny)
+DEMO_NOTE := the bundled model, which so far knows little: see docs/tiny.md
+else
+DEMO_NOTE := random weights, the maps mean nothing
+endif
 
 .PHONY: help install demo test lint types format wheel clean
 
@@ -23,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install ## Contact maps of ten small domains, scored against their structures (table and demo/*-evaluation/)
-	@echo "model=$(DEMO_MODEL)$(if $(filter debug,$(DEMO_MODEL)), (random weights: the bundled trained model is not here; the maps mean nothing))"
+	@echo "model=$(DEMO_MODEL): $(DEMO_NOTE)"
 	$(BIN)/python -m plmjac.predict +dataset=demo model=$(DEMO_MODEL) store=demo/demo_$(DEMO_MODEL).zarr
 	$(BIN)/python -m plmjac.evaluate +evaluation=contact_precision store=demo/demo_$(DEMO_MODEL).zarr
 

@@ -109,7 +109,7 @@ def _printed(table: "pd.DataFrame", store: "JacobianStore", settings: EvaluateCo
     for name, rows in chosen.groupby("map", sort=False):
         mean = pd.DataFrame([{"protein": f"mean of {len(rows)}", **rows[columns].mean()}])
         shown = pd.concat([rows[["protein", "length", *columns]], mean], ignore_index=True)
-        shown["length"] = shown["length"].astype("Int64")
+        shown["length"] = ["" if pd.isna(length) else f"{length:.0f}" for length in shown["length"]]
         lines += [f"\n{name}", shown.to_string(index=False, float_format=lambda x: f"{x:.3f}", na_rep="")]
     missing = table[~table["reason"].isin(["", None]) & table["range"].isin([job.range, None, float("nan")])]
     lines += [f"not scored: {row.protein}: {row.reason}" for row in missing.itertuples()]

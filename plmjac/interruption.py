@@ -25,15 +25,23 @@ class Interrupted(BaseException):
     """Raised in the main thread by SIGTERM or SIGINT; no `except Exception` may swallow it."""
 
 
-_watched: list[socket.socket] = []
+_wakeup: list[socket.socket] = []
+"""The end of the socket pair that C code writes to; held here so that it stays open."""
 
 
 def install() -> None:
     """Take SIGTERM and SIGINT over, also from a library that took them over before."""
-    if not _watched:
+    if not _wakeup:
         _watch()
     for number in SIGNALS:
         signal.signal(number, _handle)
+
+
+def uninstall() -> None:
+    """Stop watching, for a process that goes on to something else; handlers are the caller's to set."""
+    signal.set_wakeup_fd(-1)
+    while _wakeup:
+        _wakeup.pop().close()
 
 
 def install_for_start() -> None:
@@ -56,16 +64,18 @@ def _watch() -> None:
     """Have a thread told of signals by C code, for when the main thread is in a call that does not come back."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    _watched.extend((ours, theirs))
+    _wakeup.append(theirs)
     signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_end_after_grace, args=(ours,), daemon=True).start()
 
 
 def _end_after_grace(told: socket.socket) -> None:
-    while told.recv(1)[0] not in SIGNALS:
-        pass
-    time.sleep(GRACE_SECONDS)
-    os._exit(INTERRUPTED)
+    with told:
+        while (number := told.recv(1)) and number[0] not in SIGNALS:
+            pass
+    if number:
+        time.sleep(GRACE_SECONDS)
+        os._exit(INTERRUPTED)
 
 
 def end(message: str) -> NoReturn:

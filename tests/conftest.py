@@ -8,6 +8,7 @@ import pytest
 import torch
 from support import composed
 
+from plmjac import interruption
 from plmjac.models import LanguageModel, load_model
 
 torch.set_num_threads(1)
@@ -26,6 +27,7 @@ def keep_signals() -> Iterator[None]:
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    interruption.uninstall()
 
 
 @pytest.fixture
