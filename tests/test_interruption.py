@@ -44,6 +44,7 @@ def code_after(script: str, number: signal.Signals) -> tuple[int, str, float]:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
+    time.sleep(0.5)  # to be inside the call after it
     began = time.monotonic()
     process.send_signal(number)
     out, errors = process.communicate(timeout=30)

@@ -130,11 +130,37 @@ def test_a_dead_rank_is_never_a_success(
     process.communicate(timeout=60)
     assert process.returncode != 0
     deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{rank}").exists() for rank in ranks):
+    while any(is_running(rank) for rank in ranks):
         assert time.monotonic() < deadline, "a rank outlived its launcher"
         time.sleep(0.1)
     there = tree(store)
     assert {name: undisturbed.get(name) for name in there} == there
+
+
+def test_ranks_end_with_a_launcher_that_was_killed(
+    arguments: list[str], tmp_path: Path, no_orphans: list["subprocess.Popen[str]"]
+) -> None:
+    store = tmp_path / "run.zarr"
+    process = start(*torchrun(*arguments, f"store={store}"))
+    no_orphans.append(process)
+    wait_for(store, 1, process)
+    ranks = children(process.pid)
+    assert len(ranks) == 2
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(is_running(rank) for rank in ranks):
+        assert time.monotonic() < deadline, "a rank goes on without its launcher"
+        time.sleep(0.1)
+    assert len(completed(store)) < 24
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there and no zombie that nobody has collected."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def children(parent: int) -> list[int]:
