@@ -282,6 +282,11 @@ def main() -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         interruption.end(f"stopped: {error}. Nothing is lost; make room and run the same command again to resume")
+    if under_torchrun():
+        # Tearing down a process group at exit, with peers that come and go, can abort a process whose work is done.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
