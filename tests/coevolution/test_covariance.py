@@ -1,46 +1,29 @@
-"""The inverse-covariance baseline: reading alignments, known answers, and the published averages of the data set."""
+"""The inverse-covariance baseline: known answers, and the published averages of the data set."""
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from support import SHARED
 
-from plmjac.alphabet import AMINO_ACIDS
 from plmjac.coevolution import (
-    GAP,
     coevolution,
     columns_of_query,
     coupling_map,
     inverse_covariance,
     one_hot,
+    partial_correlation,
     read_alignment,
 )
+from plmjac.jacobian import center, contact_map, symmetrize
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "covariation"
-
-
-def test_a3m_insertions_and_unknown_letters(tmp_path: Path) -> None:
-    path = tmp_path / "a.a3m"
-    path.write_text(">query\nLAG\nV\n>hit\nLa.bX-\nV\n", encoding="utf-8")
-    alignment = read_alignment(path)
-    assert alignment.tolist() == [[0, 1, 2, 3], [0, GAP, GAP, 3]]
+DATA = SHARED / "covariation"
 
 
-def test_unaligned_and_empty_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.fasta"
-    path.write_text(">one\nLAG\n>two\nLA\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="'two' has 2 columns"):
-        read_alignment(path)
-    path.write_text("LAG\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="no FASTA record"):
-        read_alignment(path)
+def test_one_sequence_has_no_covariance() -> None:
     with pytest.raises(ValueError, match="two sequences"):
         inverse_covariance(np.zeros((1, 3), dtype=np.int8))
-
-
-def test_columns_of_query() -> None:
-    assert columns_of_query("-LA.G-V").tolist() == [1, 2, 4, 6]
 
 
 def test_equals_the_formula_written_out() -> None:
@@ -69,6 +52,33 @@ def test_couplings_leave_indirect_correlation_behind() -> None:
 
 def test_map_of_no_couplings_is_zero() -> None:
     assert not coupling_map(np.zeros((3, 20, 3, 20))).any()
+
+
+def test_map_is_that_of_the_jacobian_without_the_centring() -> None:
+    """For couplings that are symmetric and centred already the two ways to a map are one."""
+    raw = torch.from_numpy(np.random.default_rng(2).normal(size=(6, 20, 6, 20)))
+    couplings = symmetrize(center(raw))
+    np.testing.assert_allclose(coupling_map(couplings), contact_map(couplings).numpy(), atol=1e-12)
+
+
+def test_partial_correlation_is_that_of_regressing_all_else_out() -> None:
+    rng = np.random.default_rng(3)
+    alignment = rng.integers(0, 21, (40, 3)).astype(np.int8)
+    covariance = np.cov(one_hot(alignment), rowvar=False) + 4.5 / np.sqrt(40) * np.eye(63)
+    correlations = partial_correlation(inverse_covariance(alignment))
+    for (i, a), (j, b) in [((0, 3), (1, 7)), ((2, 19), (0, 0)), ((1, 4), (1, 5))]:
+        pair = [21 * i + a, 21 * j + b]
+        rest = [k for k in range(63) if k not in pair]
+        left = covariance[np.ix_(pair, pair)] - covariance[np.ix_(pair, rest)] @ np.linalg.solve(
+            covariance[np.ix_(rest, rest)], covariance[np.ix_(rest, pair)]
+        )
+        assert correlations[i, a, j, b] == pytest.approx(left[0, 1] / np.sqrt(left[0, 0] * left[1, 1]), abs=1e-10)
+
+
+def test_float32_ranks_pairs_like_float64() -> None:
+    alignment = np.random.default_rng(4).integers(0, 21, (300, 12)).astype(np.int8)
+    wide, narrow = (coupling_map(inverse_covariance(alignment, dtype=dtype)) for dtype in (np.float64, np.float32))
+    assert np.abs(wide - narrow).max() < 1e-4 * np.abs(wide).max()
 
 
 def _published(rows: list[dict[str, str]]) -> list[tuple[float, float]]:
@@ -110,9 +120,3 @@ def test_mean_over_all_families_is_the_published_one() -> None:
     scores = _published(rows)
     assert len(scores) == 36
     assert np.mean([score for score, _ in scores]) == pytest.approx(0.63, abs=0.01)
-
-
-def test_states_are_in_the_order_of_the_package(tmp_path: Path) -> None:
-    path = tmp_path / "a.fasta"
-    path.write_text(f">all\n{AMINO_ACIDS}-\n", encoding="utf-8")
-    assert read_alignment(path)[0].tolist() == list(range(21))
