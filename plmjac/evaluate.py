@@ -1,147 +1,184 @@
-"""Judge a store: `python -m plmjac.evaluate +evaluation=contact_precision store=runs/pdb.zarr`.
+"""Judge stores: `python -m plmjac.evaluate +evaluation=contact_precision store=runs/pdb.zarr`.
 
-Tables go to parquet and csv, figures to png and svg, and the one that matters to the screen.
+Finds the evaluation by its name, gives it what it reads, and writes what it finds: tables as parquet and csv, figures
+as png and svg, the text to the screen, and all of it to W&B where a logger is on. What is computed is not known here.
 """
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
-from plmjac.config import DONE, Config, UsageError, options, parse, run
+from plmjac.config import DONE, Config, UsageError, nearest, options, parse, run
+from plmjac.inference.settings import LoggerSettings
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from plmjac.evaluation import Evaluation, Inputs, Outcome, Store
     from plmjac.records import Protein
-    from plmjac.store import JacobianStore
 
 log = logging.getLogger("plmjac.evaluate")
 
-MAX_PANELS = 20
-
-
-class ContactPrecisionSettings(BaseModel):
-    """The keys of conf/evaluation/contact_precision.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Literal["contact_precision"]
-    atom: Literal["cb", "ca"]
-    cutoff: PositiveFloat
-    range: Literal["all", "short", "medium", "long"]
-
 
 class EvaluateConfig(BaseModel):
-    """Everything an evaluation can be told, as conf/evaluate.yaml documents it."""
+    """Everything an evaluation can be told, as conf/evaluate.yaml documents it; `evaluation` is the module's own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    store: Path
+    store: tuple[Path, ...]
     out: Path | None
-    evaluation: ContactPrecisionSettings
+    evaluation: BaseModel
+    logger: LoggerSettings = Field(discriminator="name")
     dataset: dict[str, Any] | None = None
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _none_one_or_several(cls, store: Any) -> Any:
+        return () if store is None else (store,) if isinstance(store, str | Path) else store
+
+
+def parse_evaluate(config: Config) -> "tuple[Evaluation, EvaluateConfig]":
+    """The evaluation that a configuration names and the configuration, checked by that evaluation's own schema.
+
+    Raises UsageError; without an evaluation, or with an unknown one, it lists those there are.
+    """
+    from plmjac.evaluation import find
+
+    listed = options("evaluation")
+    offer = "Add one of: " + "  ".join(f"+evaluation={name}" for name in listed)
+    if "evaluation" not in config:
+        raise UsageError(f"which evaluation? {offer}")
+    chosen = config["evaluation"]
+    if not isinstance(chosen, dict):
+        raise UsageError(f"there is no evaluation {chosen!r}; {nearest(str(chosen), listed)}")
+    if "name" not in chosen:
+        raise UsageError(f"which evaluation do these keys belong to? {offer}")
+    try:
+        evaluation = find(str(chosen["name"]))
+    except KeyError:
+        raise UsageError(f"there is no evaluation {chosen['name']!r}; {nearest(str(chosen['name']), listed)}") from None
+    schema = create_model("EvaluateConfig", __base__=EvaluateConfig, evaluation=(evaluation.Settings, ...))
+    settings: EvaluateConfig = parse(schema, config)
+    return evaluation, settings
 
 
 def evaluate(config: Config) -> int:
     """Run one evaluation job and return its exit code."""
-    if "evaluation" not in config:
-        names = "  ".join(f"+evaluation={name}" for name in options("evaluation"))
-        raise UsageError(f"which evaluation? Add one of: {names}")
-    settings = parse(EvaluateConfig, config)
+    evaluation, settings = parse_evaluate(config)
     from plmjac.datasets import InputError
-    from plmjac.store import StoreError, open_store
+    from plmjac.evaluation import EvaluationError
+    from plmjac.store import StoreError
 
     try:
-        store = open_store(settings.store)
-        _contact_precision(store, list(_structures(store, settings)), settings)
-    except (StoreError, InputError) as error:
+        outcome = evaluation.evaluate(inputs_of(settings.store, settings.dataset), settings.evaluation)
+    except (StoreError, InputError, EvaluationError) as error:
         raise UsageError(str(error)) from error
+    out = settings.out or default_out(settings)
+    try:
+        images = _write(outcome, out)
+    except OSError as error:
+        raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
+    print(outcome.text)
+    _log(outcome, images, settings, config, out)
     return DONE
 
 
-def _structures(store: "JacobianStore", settings: EvaluateConfig) -> "Iterable[Protein]":
-    """The proteins, with their structures, of the dataset that is named, or else of the one the store was made from."""
+def default_out(settings: EvaluateConfig) -> Path:
+    """Beside the store and named after it; named after all of them, or the evaluation, where there is not one store."""
+    if not settings.store:
+        return Path("runs") / f"{settings.evaluation.model_dump()['name']}-evaluation"
+    first, *others = (path.absolute() for path in settings.store)
+    if not others:
+        return Path(f"{first}-evaluation")
+    joined = "+".join(path.stem for path in (first, *others))
+    short = joined if len(joined) <= 100 else f"{first.stem}+{len(others)}_more"
+    return first.parent / f"{short}-evaluation"
+
+
+def inputs_of(paths: Iterable[Path], dataset: dict[str, Any] | None) -> "Inputs":
+    """What an evaluation is given: these stores, opened, and the structures of this dataset or else of their own."""
+    from plmjac.evaluation import EvaluationError, Inputs
+
+    stores = tuple(_named_stores(paths))
+
+    def truth() -> "Iterator[Protein]":
+        datasets = [dataset] if dataset else _own_datasets(stores)
+        if not datasets:
+            raise EvaluationError("structures are needed: name a dataset, as in +dataset=pdb dataset.path=structures/")
+        seen: set[str] = set()
+        for each in datasets:
+            for protein in _proteins(each):
+                if protein.id not in seen:
+                    seen.add(protein.id)
+                    yield protein
+
+    return Inputs(stores, truth)
+
+
+def _named_stores(paths: Iterable[Path]) -> "Iterator[Store]":
+    """The stores, each called after its folder; with its place in the list where two folders have one name."""
+    from plmjac.evaluation import Store
+    from plmjac.store import open_store
+
+    stems = [path.absolute().stem for path in paths]
+    for number, (path, stem) in enumerate(zip(paths, stems, strict=True), start=1):
+        yield Store(stem if stems.count(stem) == 1 else f"{stem}_{number}", open_store(path))
+
+
+def _own_datasets(stores: "Iterable[Store]") -> list[dict[str, Any]]:
+    """What the stores were made from, each dataset once."""
+    datasets: list[dict[str, Any]] = []
+    for store in stores:
+        dataset = store.opened.attributes["config"]["dataset"]
+        if dataset not in datasets:
+            datasets.append(dataset)
+    return datasets
+
+
+def _proteins(dataset: dict[str, Any]) -> "Iterator[Protein]":
     from plmjac.datasets import build
     from plmjac.records import Protein
 
-    dataset = settings.dataset or store.attributes["config"]["dataset"]
+    if "name" not in dataset:
+        raise UsageError(f"which dataset? Add one of: {'  '.join(f'+dataset={name}' for name in options('dataset'))}")
     arguments = {key: value for key, value in dataset.items() if key != "name"}
     return (record for record in build(dataset["name"], **arguments) if isinstance(record, Protein))
 
 
-def _contact_precision(store: "JacobianStore", truth: "list[Protein]", settings: EvaluateConfig) -> None:
-    from plmjac.evaluation import contact_precision
+def _write(outcome: "Outcome", out: Path) -> dict[str, Path]:
+    """Everything an evaluation found, as files; returns the png of each figure."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, table in outcome.tables.items():
+        table.to_parquet(out / f"{name}.parquet", index=False)
+        table.to_csv(out / f"{name}.csv", index=False)
+        log.info("table: %s and .csv", out / f"{name}.parquet")
+    images = {}
+    for name, draw in outcome.figures.items():
+        from plmjac import plots
 
-    job = settings.evaluation
-    table = contact_precision(store, truth, atom=job.atom, cutoff=job.cutoff)
-    out = settings.out or Path(f"{settings.store.absolute()}-evaluation")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
-    table.to_parquet(out / "contact_precision.parquet", index=False)
-    table.to_csv(out / "contact_precision.csv", index=False)
-    print(_printed(table, store, settings))
-    figures = _draw(table, store, truth, settings, out)
-    log.info("tables: %s and .csv", out / "contact_precision.parquet")
-    for path in figures:
-        log.info("figure: %s", path)
-
-
-def _printed(table: "pd.DataFrame", store: "JacobianStore", settings: EvaluateConfig) -> str:
-    """The table of one range with its mean, and every reason why something is missing from it."""
-    import pandas as pd
-
-    from plmjac.metrics import RANGES
-
-    job, columns = settings.evaluation, ["P@L", "P@L/2", "P@L/5", "chance"]
-    chosen = table[(table["range"] == job.range) & table["reason"].isin(["", None])]
-    low, high = RANGES[job.range]
-    span = f"|i-j| >= {low}" if high is None else f"{low} <= |i-j| < {high}"
-    lines = [
-        f"model {store.attributes['model']['name']}; contacts: {job.atom} < {job.cutoff:g} A, {span}",
-        "P@L: share of contacts among the L best pairs (L: residues); chance: among all pairs",
-    ]
-    for name, rows in chosen.groupby("map", sort=False):
-        mean = pd.DataFrame([{"protein": f"mean of {len(rows)}", **rows[columns].mean()}])
-        shown = pd.concat([rows[["protein", "length", *columns]], mean], ignore_index=True)
-        shown["length"] = ["" if pd.isna(length) else f"{length:.0f}" for length in shown["length"]]
-        lines += [f"\n{name}", shown.to_string(index=False, float_format=lambda x: f"{x:.3f}", na_rep="")]
-    missing = table[~table["reason"].isin(["", None]) & table["range"].isin([job.range, None, float("nan")])]
-    lines += [f"not scored: {row.protein}: {row.reason}" for row in missing.itertuples()]
-    return "\n".join(lines)
+        images[name] = out / f"{name}.png"
+        plots.save(draw(), images[name], out / f"{name}.svg")
+        log.info("figure: %s and .svg", images[name])
+    for name, data in outcome.files.items():
+        (out / name).write_bytes(data)
+        log.info("file: %s", out / name)
+    return images
 
 
-def _draw(
-    table: "pd.DataFrame", store: "JacobianStore", truth: "list[Protein]", settings: EvaluateConfig, out: Path
-) -> list[Path]:
-    from plmjac import plots
+def _log(outcome: "Outcome", images: dict[str, Path], settings: EvaluateConfig, config: Config, out: Path) -> None:
+    """The same to the logger that is on; it can fail without harm, for the files are written."""
+    if settings.logger.name == "none":
+        return
+    from plmjac.inference.loggers import build_logger
 
-    job = settings.evaluation
-    structures = {protein.id: protein.structure for protein in truth}
-    scored = table[(table["range"] == job.range) & (table["map"] == "contacts")]
-    panels = [
-        plots.MapPanel(
-            f"{row['protein']}  P@L/2 {row['P@L/2']:.2f} ({row['chance']:.2f})",
-            store[row["protein"]].contacts,
-            contacts,
-        )
-        for row in scored.to_dict("records")
-        if (structure := structures[row["protein"]]) is not None
-        for contacts in [structure.contacts(job.atom, job.cutoff)]
-    ][:MAX_PANELS]
-    if not panels:
-        return []
-    model = store.attributes["model"]["name"]
-    title = f"{model}: categorical Jacobian above, structure below ({job.atom} < {job.cutoff:g} A); yellow: not scored"
-    paths = [out / "contact_maps.png", out / "contact_maps.svg"]
-    for path in paths:
-        plots.save(plots.contact_maps(panels, title), path)
-    return paths
+    logger = build_logger(settings.logger, run_config=config, default_dir=Path(f"{out.absolute()}-logs"))
+    if logger is not None:
+        logger.log_metrics(outcome.metrics)
+        logger.log_tables(outcome.tables)
+        logger.log_images(images)
+        logger.close(DONE)
 
 
 def main() -> None:

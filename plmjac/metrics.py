@@ -8,7 +8,7 @@ scores like a fixed choice and not like luck.
 import math
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from plmjac.records import Contacts
 
@@ -20,10 +20,11 @@ RANGES: dict[str, tuple[int, int | None]] = {
 }
 """Separations |i - j| as half-open ranges: the field's short, medium and long, and everything from 6 on."""
 
+Pairs = tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]]
+"""First and second residues of pairs, in step."""
 
-def candidate_pairs(
-    contacts: Contacts, min_separation: int = 6, max_separation: int | None = None
-) -> tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]]:
+
+def candidate_pairs(contacts: Contacts, min_separation: int = 6, max_separation: int | None = None) -> Pairs:
     """Pairs i < j with min_separation <= j - i < max_separation whose residues are both resolved, in order."""
     first, second = np.triu_indices(len(contacts.resolved), k=max(1, min_separation))
     keep = contacts.resolved[first] & contacts.resolved[second]
@@ -32,14 +33,54 @@ def candidate_pairs(
     return first[keep], second[keep]
 
 
+def ranking(scores: Float[np.ndarray, "L L"]) -> Pairs:
+    """All ordered pairs i != j from the highest score down, row by row where scores are equal.
+
+    One sort serves every range and every definition of contacts, for a part of a stable order is the order of the part.
+    """
+    length = len(scores)
+    first, second = np.nonzero(~np.eye(length, dtype=bool))
+    order = np.argsort(-scores[first, second], kind="stable")
+    return first[order], second[order]
+
+
+def hits_in(ranked: Pairs, contacts: Contacts, low: int = 6, high: int | None = None) -> Bool[np.ndarray, " M"]:
+    """Of a ranking, the pairs i < j with low <= j - i < high and both residues resolved: whether each is a contact."""
+    first, second = ranked
+    return _hits(first, second, contacts, second - first, low, high)
+
+
+def ordered_hits_in(
+    ranked: Pairs, contacts: Contacts, low: int = 24, high: int | None = None
+) -> Bool[np.ndarray, " M"]:
+    """As `hits_in`, with (i, j) and (j, i) as two pairs, which is how Zhang et al. (2024) count.
+
+    Their "P@L" over these, |i - j| >= 24, is the precision of the top L / 2 pairs.
+    """
+    first, second = ranked
+    return _hits(first, second, contacts, np.abs(second - first), low, high)
+
+
+def _hits(
+    first: Int64[np.ndarray, " N"],
+    second: Int64[np.ndarray, " N"],
+    contacts: Contacts,
+    separation: Int64[np.ndarray, " N"],
+    low: int,
+    high: int | None,
+) -> Bool[np.ndarray, " M"]:
+    keep = contacts.resolved[first] & contacts.resolved[second] & (separation >= max(1, low))
+    if high is not None:
+        keep &= separation < high
+    hits: Bool[np.ndarray, " M"] = contacts.pairs[first[keep], second[keep]]
+    return hits
+
+
 def ranked_hits(
     scores: Float[np.ndarray, "L L"], contacts: Contacts, min_separation: int = 6, max_separation: int | None = None
 ) -> Bool[np.ndarray, " N"]:
-    """For the candidate pairs from the highest score down: whether each is a contact."""
-    first, second = candidate_pairs(contacts, min_separation, max_separation)
-    order = np.argsort(-scores[first, second], kind="stable")
-    hits: Bool[np.ndarray, " N"] = contacts.pairs[first, second][order]
-    return hits
+    """For the candidate pairs of a map from the highest score down: whether each is a contact."""
+    return hits_in(ranking(scores), contacts, min_separation, max_separation)
 
 
 def precision_at(hits: Bool[np.ndarray, " N"], count: int) -> float:
@@ -55,6 +96,15 @@ def precision_at(hits: Bool[np.ndarray, " N"], count: int) -> float:
 def chance(hits: Bool[np.ndarray, " N"]) -> float:
     """What a random ranking would score: the share of contacts among all candidates; NaN where there are none."""
     return float(hits.mean()) if len(hits) and hits.any() else math.nan
+
+
+def precisions(hits: Bool[np.ndarray, " N"], counts: Int64[np.ndarray, " K"]) -> Float64[np.ndarray, " K"]:
+    """`precision_at` for many counts at once: a precision curve."""
+    if len(hits) == 0 or not hits.any():
+        return np.full(len(counts), math.nan)
+    taken = np.clip(counts, 1, len(hits))
+    curve: Float64[np.ndarray, " K"] = np.cumsum(hits)[taken - 1] / taken
+    return curve
 
 
 def reason_for_nan(hits: Bool[np.ndarray, " N"]) -> str:

@@ -1,16 +1,18 @@
 """Read the protein chains of one structure file: sequence, C-alpha and C-beta, aligned to one another.
 
 The sequence is SEQRES (PDB) or entity_poly_seq (mmCIF) where the file has one, so that unresolved loops keep their
-columns; otherwise the residues of the model. Only model 1, only protein chains, only two atoms per residue are kept;
-side chains, ligands, assemblies and B-factors are dropped. Everything that can be wrong with a file ends as a
+columns; otherwise the residues of the model. Only model 1, only protein chains, only the backbone and C-beta are kept; the rest
+of side chains, ligands, assemblies and B-factors are dropped. Everything that can be wrong with a file ends as a
 `Rejected` that names it. gemmi does the parsing and the alignment.
 """
 
 import itertools
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import gemmi
 import numpy as np
@@ -25,6 +27,7 @@ SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 MIN_IDENTITY = 0.9
 """Least fraction of the resolved residues that must agree with SEQRES; below it the columns cannot be trusted."""
 
+BACKBONE = ("N", "CA", "C", "O")
 _MAX_BYTES = 4 << 30
 _PROTEIN = {gemmi.PolymerType.PeptideL, gemmi.PolymerType.PeptideD}
 _NUCLEIC = {gemmi.PolymerType.Dna, gemmi.PolymerType.Rna, gemmi.PolymerType.DnaRnaHybrid, gemmi.PolymerType.Pna}
@@ -43,12 +46,12 @@ class ChainRecord:
 
 @dataclass(frozen=True)
 class _Site:
-    """One position of a chain as the model has it: where in the sequence, and the two atoms."""
+    """One position of a chain as the model has it: where in the sequence, and its atoms; `backbone`: N, CA, C, O."""
 
     column: int | None
     name: str
-    alpha: Float64[np.ndarray, " 3"]
     beta: Float64[np.ndarray, " 3"]
+    backbone: Float64[np.ndarray, "4 3"]
 
 
 def entry_name(path: Path) -> str:
@@ -68,7 +71,7 @@ def read_chains(path: Path) -> list[ChainRecord]:
     """
     entry = entry_name(path)
     try:
-        structure = _parse(path)
+        structure = parse(path)
     except (OSError, DamagedFile) as error:
         return [ChainRecord(entry, None, _reject(entry, path, f"it cannot be read ({error})"))]
     except (RuntimeError, ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
@@ -98,7 +101,7 @@ def _reject(record_id: str, path: Path, reason: str) -> Rejected:
     return Rejected(record_id, f"{path.name}: {reason}", str(path))
 
 
-def _parse(path: Path) -> gemmi.Structure:
+def parse(path: Path) -> gemmi.Structure:
     """gemmi's structure, its format known by content and not by name."""
     with open_bytes(path) as file:
         content = file.read(_MAX_BYTES)
@@ -142,13 +145,13 @@ def _read_chain(structure: gemmi.Structure, chain: gemmi.Chain, record_id: str, 
     parents = {change.res_id.name: change.parent_comp_id for change in structure.mod_residues}
     sites = _sites(polymer, seqres)
     names = seqres or [site.name for site in sites]
-    letters = "".join(_letter(name, parents) for name in names)
+    letters = "".join(residue_letter(name, parents) for name in names)
     if set(letters) <= {"X"}:
         return _reject(record_id, path, f"chain {chain.name}: every residue is unknown (UNK)")
     notes = _notes(structure, names, letters, parents)
     if seqres:
         fitting = [site for site in sites if site.column is not None and site.column < len(letters)
-                   and _letter(site.name, parents) == letters[site.column]]  # fmt: skip
+                   and residue_letter(site.name, parents) == letters[site.column]]  # fmt: skip
         identity = len(fitting) / len(sites)
         if identity < MIN_IDENTITY:
             return _reject(
@@ -166,7 +169,7 @@ def _read_chain(structure: gemmi.Structure, chain: gemmi.Chain, record_id: str, 
     return Protein(record_id, letters, f"{path}, chain {chain.name}", "; ".join(notes), coordinates)
 
 
-def _letter(name: str, parents: dict[str, str]) -> str:
+def residue_letter(name: str, parents: Mapping[str, str] = MappingProxyType({})) -> str:
     """One letter for a residue name; a modified residue gets that of its parent, an unknown one X."""
     for candidate in (name, parents.get(name, "")):
         residue = gemmi.find_tabulated_residue(candidate)
@@ -203,7 +206,8 @@ def _sites(polymer: gemmi.ResidueSpan, seqres: list[str]) -> list[_Site]:
         wanted = seqres[column] if column is not None and column < len(seqres) else residues[0].name
         residue = next((r for r in residues if r.name == wanted), residues[0])
         column = column if seqres else len(sites)
-        sites.append(_Site(column, residue.name, _position(residue, "CA"), _position(residue, "CB")))
+        backbone = np.stack([_position(residue, name) for name in BACKBONE])
+        sites.append(_Site(column, residue.name, _position(residue, "CB"), backbone))
     return sites
 
 
@@ -218,10 +222,12 @@ def _position(residue: gemmi.Residue, atom_name: str) -> Float64[np.ndarray, " 3
 
 
 def _coordinates(sites: list[_Site], length: int) -> Coordinates:
-    alpha, beta = np.full((length, 3), np.nan), np.full((length, 3), np.nan)
+    alpha, beta, backbone = (np.full((length, *shape), np.nan) for shape in ((3,), (3,), (4, 3)))
     for site in sites:
         if site.column is not None and site.column < length:
-            alpha[site.column] = site.alpha
+            backbone[site.column] = site.backbone
+            alpha[site.column] = site.backbone[BACKBONE.index("CA")]
             has_beta = site.name != "GLY" and np.isfinite(site.beta).all()
-            beta[site.column] = site.beta if has_beta else site.alpha
-    return Coordinates(alpha, beta)
+            beta[site.column] = site.beta if has_beta else alpha[site.column]
+    has_backbone = np.isfinite(backbone).all(axis=(1, 2)).any()
+    return Coordinates(alpha, beta, backbone if has_backbone else None)

@@ -1,5 +1,25 @@
-"""Evaluation jobs: each reads a store and returns tidy tables. One file and one YAML a job; none of them plots."""
+"""Evaluation jobs: each reads stores, structures or alignments and answers with tables and figures.
 
-from plmjac.evaluation.contact_precision import contact_precision
+One module here and one YAML in conf/evaluation make a job; it is found by its name, so nothing else changes. The module
+has `Settings` (the keys of the YAML) and `evaluate(inputs, settings) -> Outcome`; see base.py.
+"""
 
-__all__ = ["contact_precision"]
+import importlib
+import pkgutil
+from typing import cast
+
+from plmjac.evaluation.base import Evaluation, EvaluationError, Inputs, Outcome, Store
+
+__all__ = ["Evaluation", "EvaluationError", "Inputs", "Outcome", "Store", "find", "names"]
+
+
+def names() -> list[str]:
+    """Every evaluation there is: the modules of this package but base."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+
+
+def find(name: str) -> Evaluation:
+    """The evaluation of this name, imported now. Raises KeyError where there is none."""
+    if name not in names():
+        raise KeyError(name)
+    return cast(Evaluation, importlib.import_module(f"{__name__}.{name}"))

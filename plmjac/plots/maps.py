@@ -1,12 +1,7 @@
-"""Figures from tables and arrays. The only place that imports matplotlib; nothing here computes or reads a store."""
+"""Contact maps as pictures: the scores of a map above, the contacts of a structure below."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")  # files only: a run on a cluster has no screen
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -86,10 +81,3 @@ def contact_maps(panels: Sequence[MapPanel], title: str, columns: int = 5) -> Fi
 
 def _separation(length: int) -> Int64[np.ndarray, "L L"]:
     return np.abs(np.subtract.outer(np.arange(length), np.arange(length)))
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure in the format of the path's suffix, and let go of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)

@@ -1,0 +1,186 @@
+"""What fewer substitutions cost: maps of mask-only and subset stores against the full Jacobian of the same proteins.
+
+One row for each protein and store: forwards, correlation with the full map, how many of its top pairs are found again,
+and the loss of precision against the structure. What cannot be compared is a row with NaN and the reason.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Float64
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, TypeAdapter
+
+from plmjac import plots
+from plmjac.alphabet import encode
+from plmjac.comparison import summary
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
+from plmjac.metrics import RANGES, precision_at, ranked_hits, reason_for_nan
+from plmjac.records import Atom, Protein
+from plmjac.store import StoredProtein
+from plmjac.substitutions import Substitutions
+from plmjac.workplan import forwards
+
+MEASURES = ("pearson", "overlap", "P@L/2", "loss")
+COLUMNS = ["store", "protein", "length", "forwards", *MEASURES, "reason"]
+
+
+class Settings(BaseModel):
+    """The keys of conf/evaluation/approximations.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["approximations"]
+    atom: Atom
+    cutoff: PositiveFloat
+    range: Literal["all", "short", "medium", "long"]
+    bootstrap: PositiveInt
+    seed: int = Field(ge=0)
+
+
+def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
+    """Compare every store with the one that has all substitutions; which that is, the stores say themselves."""
+    reference, others = _reference(inputs.of_kind("jacobian"))
+    truth = {protein.id: protein for protein in inputs.truth()}
+    table = pd.DataFrame(
+        [row for store in (reference, *others) for row in _rows(store, reference, truth, settings)], columns=COLUMNS
+    )
+    costs = _costs(table, (reference, *others), settings)
+    return Outcome(
+        tables={"approximations": table, "approximations_summary": costs},
+        figures={"approximations": partial(plots.cost_curve, costs, _title(reference, settings))},
+        text=_text(costs, table, reference, settings),
+    )
+
+
+def _reference(stores: tuple[Store, ...]) -> tuple[Store, tuple[Store, ...]]:
+    full = [store for store in stores if _substitutions(store).name == "all"]
+    if len(full) != 1 or len(stores) < 2:
+        raise EvaluationError(
+            "approximations compares stores with one of substitutions=all: give store=[FULL,MASK,SUBSET,...], "
+            f"this is {len(full)} of substitutions=all among {len(stores)}"
+        )
+    for store in stores:
+        if store.opened.attributes["model"] != full[0].opened.attributes["model"]:
+            raise EvaluationError(f"{store.path} is of another model than {full[0].path}; compare stores of one model")
+        if "contacts" not in store.opened.attributes["keep"]:
+            raise EvaluationError(f"{store.path} has no contact maps; make it with contacts in keep")
+    return full[0], tuple(store for store in stores if store is not full[0])
+
+
+def _substitutions(store: Store) -> Substitutions:
+    found: Substitutions = TypeAdapter(Substitutions).validate_python(store.opened.attributes["substitutions"])
+    return found
+
+
+def _rows(store: Store, reference: Store, truth: dict[str, Protein], settings: Settings) -> Iterator[dict[str, Any]]:
+    for identifier in reference.opened:
+        full = reference.opened[identifier]
+        blank = {"store": store.name, "protein": identifier, "length": len(full)}
+        if identifier not in store.opened:
+            yield {**blank, "reason": f"not in {store.name}"}
+        elif store.opened[identifier].sequence != full.sequence:
+            yield {**blank, "reason": f"another sequence in {store.name}"}
+        else:
+            some = store.opened[identifier]
+            yield {
+                **blank,
+                "forwards": _forwards(some, _substitutions(store)),
+                **_agreement(some.contacts, full.contacts, settings),
+                **_precision(some.contacts, full.contacts, full, truth.get(identifier), settings),
+            }
+
+
+def _forwards(protein: StoredProtein, substitutions: Substitutions) -> int:
+    """Forwards that were made: a substitution that is the residue itself is not one of them."""
+    tokens = encode(protein.sequence)
+    letters = substitutions.letters(tokens, np.zeros((len(tokens), 20)))  # which ones are likely changes no number
+    return 1 + int((letters != tokens[:, None]).sum())
+
+
+def _agreement(some: Float[np.ndarray, "L L"], full: Float[np.ndarray, "L L"], settings: Settings) -> dict[str, float]:
+    """Pearson correlation of the pairs in range, and the share of the full map's top L/2 that are top L/2 again."""
+    low, high = RANGES[settings.range]
+    first, second = np.triu_indices(len(full), k=low)
+    keep = second - first < (high or len(full))
+    ours, theirs = (
+        some[first[keep], second[keep]].astype(np.float64),
+        full[first[keep], second[keep]].astype(np.float64),
+    )
+    if len(ours) < 2 or np.ptp(ours) == 0 or np.ptp(theirs) == 0:
+        return {"pearson": np.nan, "overlap": np.nan}
+    count = max(1, len(full) // 2)
+    return {
+        "pearson": float(np.corrcoef(ours, theirs)[0, 1]),
+        "overlap": len(_top(ours, count) & _top(theirs, count)) / min(count, len(ours)),
+    }
+
+
+def _top(scores: Float64[np.ndarray, " N"], count: int) -> set[int]:
+    return set(np.argsort(-scores, kind="stable")[:count].tolist())
+
+
+def _precision(
+    some: Float[np.ndarray, "L L"],
+    full: Float[np.ndarray, "L L"],
+    protein: StoredProtein,
+    truth: Protein | None,
+    settings: Settings,
+) -> dict[str, Any]:
+    if truth is None or truth.structure is None:
+        return {"reason": "no structure to compare with"}
+    if truth.sequence != protein.sequence:
+        return {"reason": "the structure has another sequence than the store"}
+    try:
+        contacts = truth.structure.contacts(settings.atom, settings.cutoff)
+    except ValueError as error:
+        return {"reason": str(error)}
+    ours, theirs = (ranked_hits(scores, contacts, *RANGES[settings.range]) for scores in (some, full))
+    mine, reference = (precision_at(hits, len(protein) // 2) for hits in (ours, theirs))
+    return {"P@L/2": mine, "loss": reference - mine, "reason": reason_for_nan(ours)}
+
+
+def _costs(table: pd.DataFrame, stores: tuple[Store, ...], settings: Settings) -> pd.DataFrame:
+    """One row a store: forwards a residue, how many times fewer that is, and each measure's mean with its interval.
+
+    Means are over the proteins that a store has; the loss is paired, so its interval is that of the differences.
+    """
+    measured = summary(table, ["store"], MEASURES, draws=settings.bootstrap, seed=settings.seed)
+    full = table[table["store"] == stores[0].name].set_index("protein")["forwards"]
+    rows = []
+    for store in stores:
+        made = table[(table["store"] == store.name) & table["forwards"].notna()].set_index("protein")
+        kind, total = _substitutions(store), made["forwards"].sum()
+        row = {
+            "store": store.name,
+            "substitutions": " ".join(str(value) for value in kind.identity().values()),
+            "proteins": len(made),
+            "per_residue": kind.forwards_per_residue,
+            "fewer": full[made.index].sum() / total if total else np.nan,
+        }
+        for found in measured[measured["store"] == store.name].to_dict("records"):
+            name = found["measure"]
+            row |= {str(name): found["mean"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _title(reference: Store, settings: Settings) -> str:
+    return f"{reference.model}, {settings.range} pairs, {settings.atom} < {settings.cutoff:g} A"
+
+
+def _text(costs: pd.DataFrame, table: pd.DataFrame, reference: Store, settings: Settings) -> str:
+    residues = int(table[table["store"] == reference.name]["length"].sum())
+    lines = [
+        f"{_title(reference, settings)}; {residues} residues, {forwards(residues):,} forwards for all substitutions",
+        "fewer: how many times fewer forwards; pearson, overlap (of the top L/2): with the map of all substitutions;",
+        "loss: of P@L/2 against the structure, mean over proteins and 95 % interval",
+        costs[["substitutions", "fewer", "pearson", "overlap", "P@L/2", "loss", "loss_low", "loss_high"]].to_string(
+            index=False, float_format=lambda x: f"{x:.3f}"
+        ),
+    ]
+    missing = table[~table["reason"].isin(["", None]) & table["reason"].notna()]
+    lines += [f"not scored: {row.store}: {row.protein}: {row.reason}" for row in missing.itertuples()]
+    return "\n".join(lines)

@@ -1,0 +1,205 @@
+"""How many parameters it takes to hold the couplings of all protein families: the paper's estimate, and a measurement.
+
+Zhang et al. (2024): 20,000 families of average length 256, every pair of positions, 20 x 20 couplings each, make
+261,120,000,000 parameters; with at most 4 contacts a position 4.1 billion, about where ESM-2 stops improving with size.
+The measurement counts what stands out of the noise in the maps, and Jacobians, of a store.
+
+Noise, for pairs: scores below the median of a protein's contact map (|i - j| >= min_separation), mirrored at the
+median; it takes for granted that pairs without a coupling score symmetrically about the median and that they are more
+than half of all. For single couplings: the elements of the Jacobian's blocks of those pairs. What counts as above noise
+is decided by Benjamini and Hochberg's procedure at a false discovery rate; as no p is smaller than one over the number
+of noise values, fewer than about 1 / rate pairs in a protein are never told from noise and count as none.
+Above noise means coupled in the model, not in contact: a model that knows no contacts has couplings too.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from math import comb
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from plmjac import plots
+from plmjac.comparison import summary
+from plmjac.evaluation.base import Inputs, Outcome, Store
+from plmjac.jacobian import center, symmetrize
+from plmjac.store import StoredProtein
+
+MIN_PAIRS = 50
+"""Fewer pairs than this say nothing about the noise."""
+
+
+class Settings(BaseModel):
+    """The keys of conf/evaluation/capacity.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["capacity"]
+    families: PositiveInt
+    length: PositiveInt
+    states: PositiveInt
+    contacts_per_position: NonNegativeFloat
+    min_separation: PositiveInt
+    false_discovery_rate: float = Field(gt=0, lt=1)
+    bootstrap: PositiveInt
+    seed: NonNegativeInt
+
+
+MEASURED = ["pairs / residue", "couplings / residue"]
+
+COLUMNS = [
+    "protein", "store", "model", "length", "pairs", "pairs above noise", "couplings above noise", *MEASURED, "reason"
+]  # fmt: skip
+
+
+def full_capacity(families: int, length: int, states: int = 20) -> int:
+    """Parameters of all pairs of positions i < j of all families, without fields: families x C(L, 2) x states^2."""
+    return families * comb(length, 2) * states**2
+
+
+def sparse_capacity(families: int, length: int, contacts_per_position: float = 4.0, states: int = 20) -> float:
+    """As `full_capacity`, with only `contacts_per_position` partners a position; each contact is of two positions."""
+    return families * length * contacts_per_position / 2 * states**2
+
+
+def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
+    """The estimates for any number of families and length, and what the stores hold, if there are any."""
+    stores = inputs.of_kind("jacobian") if inputs.stores else ()
+    table = pd.DataFrame([row for store in stores for row in _store(store, settings)], columns=COLUMNS)
+    means = summary(table, ["store", "model"], MEASURED, draws=settings.bootstrap, seed=settings.seed)
+    estimates = _estimates(means, settings)
+    tables = {"capacity": estimates}
+    if stores:
+        tables |= {"couplings_above_noise": table, "summary": means}
+    return Outcome(
+        tables,
+        _figures(table, estimates, settings),
+        _printed(table, means, estimates, settings),
+        metrics={f"capacity/{row['estimate']}": float(row["parameters"]) for row in estimates.to_dict("records")},
+    )
+
+
+def above_noise(
+    values: Float64[np.ndarray, " N"], noise: Float64[np.ndarray, " M"], false_discovery_rate: float
+) -> Bool[np.ndarray, " N"]:
+    """Which values are too large for noise: Benjamini and Hochberg with p = (1 + noise at least as large) / (1 + M)."""
+    ordered = np.sort(noise)
+    p = (1 + len(noise) - np.searchsorted(ordered, values, side="left")) / (1 + len(noise))
+    rank = np.arange(1, len(p) + 1)
+    good = np.sort(p) <= false_discovery_rate * rank / max(1, len(p))
+    bound = np.sort(p)[good].max() if good.any() else -1.0
+    chosen: Bool[np.ndarray, " N"] = p <= bound
+    return chosen
+
+
+def _store(store: Store, settings: Settings) -> Iterator[dict[str, Any]]:
+    for identifier in store.opened:
+        stored = store.opened[identifier]
+        row = {"protein": identifier, "store": store.name, "model": store.model, "length": len(stored)}
+        yield {**row, **_measured(stored, settings)}
+
+
+def _measured(stored: StoredProtein, settings: Settings) -> dict[str, Any]:
+    """What stands out of the noise in one protein; with a reason where that cannot be said."""
+    if "contacts" not in stored.names:
+        return {"reason": "its contact map was not kept; run predict with keep=[contacts]"}
+    first, second = np.triu_indices(len(stored), settings.min_separation)
+    if len(first) < MIN_PAIRS:
+        return {"pairs": len(first), "reason": f"fewer than {MIN_PAIRS} pairs with |i-j| >= {settings.min_separation}"}
+    scores = stored.contacts[first, second].astype(np.float64)
+    deviation = scores - np.median(scores)
+    below = deviation[deviation < 0]
+    above = above_noise(deviation, np.concatenate([below, -below]), settings.false_discovery_rate)
+    found: dict[str, Any] = {
+        "pairs": len(first),
+        "pairs above noise": int(above.sum()),
+        "pairs / residue": above.sum() / len(stored),
+        "reason": "",
+    }
+    if "jacobian" not in stored.names:
+        return {**found, "reason": "single couplings: the Jacobian was not kept"}
+    raw = stored.jacobian
+    if raw.shape[1] != raw.shape[3]:
+        return {**found, "reason": f"single couplings: the Jacobian has {raw.shape[1]} substitutions of 20"}
+    quiet = deviation < 0
+    count = _couplings_above(raw, (first[above], second[above]), (first[quiet], second[quiet]), settings)
+    return {**found, "couplings above noise": count, "couplings / residue": count / len(stored)}
+
+
+def _couplings_above(
+    raw: Float[np.ndarray, "L 20 L 20"],
+    pairs: tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]],
+    quiet: tuple[Int64[np.ndarray, " M"], Int64[np.ndarray, " M"]],
+    settings: Settings,
+) -> int:
+    """Single couplings of these pairs that are larger than those of the quiet pairs."""
+    jacobian = symmetrize(center(torch.from_numpy(raw.astype(np.float32)))).numpy()
+    values, noise = (np.abs(jacobian[i, :, j, :]).ravel().astype(np.float64) for i, j in (pairs, quiet))
+    return int(above_noise(values, noise, settings.false_discovery_rate).sum())
+
+
+def _estimates(means: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """One row an estimate: its name, how it was made, parameters."""
+    families, length, squared = settings.families, settings.length, settings.states**2
+    rows = [
+        (
+            "full",
+            f"{families:,} x {comb(length, 2):,} pairs x {squared}",
+            full_capacity(families, length, settings.states),
+        ),
+        (
+            "sparse",
+            f"{families:,} x {length} x {settings.contacts_per_position:g} / 2 pairs x {squared}",
+            sparse_capacity(families, length, settings.contacts_per_position, settings.states),
+        ),
+    ]
+    for row in means.dropna(subset="mean").to_dict("records"):
+        what = row["measure"].split()[0]
+        each = squared if what == "pairs" else 1
+        made = f"{families:,} x {length} x {row['mean']:.3g} {what}" + (f" x {squared}" if each > 1 else "")
+        rows.append((f"measured {what}, {row['store']}", made, families * length * row["mean"] * each))
+    return pd.DataFrame(rows, columns=["estimate", "from", "parameters"]).astype({"parameters": float})
+
+
+def _figures(table: pd.DataFrame, estimates: pd.DataFrame, settings: Settings) -> dict[str, Callable[[], plots.Figure]]:
+    bars = dict(zip(estimates["estimate"], estimates["parameters"], strict=True))
+    scored = table.dropna(subset="pairs above noise")
+    points = {
+        str(store): (rows["length"].to_numpy(dtype=np.float64), rows["pairs above noise"].to_numpy(dtype=np.float64))
+        for store, rows in scored.groupby("store", sort=False)
+    }
+    return {"capacity": lambda: plots.capacity_estimates(bars, points, settings.contacts_per_position)}
+
+
+def _printed(table: pd.DataFrame, means: pd.DataFrame, estimates: pd.DataFrame, settings: Settings) -> str:
+    shown = estimates.assign(parameters=[f"{value:,.0f}" for value in estimates["parameters"]])
+    lines = [f"parameters for {settings.families:,} families of length {settings.length}", shown.to_string(index=False)]
+    if len(means):
+        lines += [
+            "",
+            f"above noise at a false discovery rate of {settings.false_discovery_rate:g}, |i-j| >= "
+            f"{settings.min_separation}; noise: scores below the median, mirrored; mean over n proteins, 95 % interval",
+        ]
+        lines += _text(means)
+    lines += _missing(table)
+    return "\n".join(lines)
+
+
+def _text(means: pd.DataFrame) -> Sequence[str]:
+    rows = [
+        {"store": row["store"], "measure": row["measure"], "n": row["n"],
+         "mean": f"{row['mean']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"}
+        for row in means[means["n"] > 0].to_dict("records")
+    ]  # fmt: skip
+    return [pd.DataFrame(rows).to_string(index=False)] if rows else ["nothing could be counted"]
+
+
+def _missing(table: pd.DataFrame) -> list[str]:
+    lines = []
+    for reason, rows in table[table["reason"] != ""].groupby("reason", sort=False):
+        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        lines.append(f"not counted: {rows['protein'].iloc[0]}{more}: {reason}")
+    return lines

@@ -1,0 +1,56 @@
+"""How much of a segment's contacts comes back as residues are unmasked, by schedule: the paper's figure 4 from stores.
+
+Reads recovery stores (`schedule=flanking|random|random_avoiding_30`), one or several side by side: schedules, models,
+seeds. A fraction is of the segments that have a step at all, so its denominator shrinks with the step and is told with
+it. runs.py reads, tables.py computes, report.py says and draws; the definitions are in plmjac.recovery.
+"""
+
+import pandas as pd
+
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome
+from plmjac.evaluation.contact_recovery.report import figures_of, metrics_of, text_of
+from plmjac.evaluation.contact_recovery.runs import CONTEXT, read_runs
+from plmjac.evaluation.contact_recovery.settings import Settings
+from plmjac.evaluation.contact_recovery.tables import (
+    by_direction,
+    classified,
+    compared,
+    fractions,
+    minimal_segments_of,
+    partners,
+    summary,
+)
+
+__all__ = ["Settings", "evaluate"]
+
+
+def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
+    """Compare the stores. Raises EvaluationError where one is of another kind, or where none holds a segment."""
+    runs = read_runs(inputs.of_kind("recovery"), settings.recovered)
+    filled = [run for run in runs if run.num_segments]
+    if not filled:
+        reasons = sorted({reason for run in runs for reason in run.missing["reason"]})
+        stores, why = ", ".join(str(run.store.path) for run in runs), "; ".join(reasons[:5]) or "it is empty"
+        raise EvaluationError(
+            f"no segment in {stores} ({why}); run predict with a lower segments.threshold or a smaller segments.size"
+        )
+    segments = _stacked([classified(run, settings) for run in runs])
+    tables = {
+        "summary": pd.DataFrame([summary(run, segments, settings) for run in runs]),
+        "curves": _stacked([fractions(run, settings) for run in filled]),
+        "paired": pd.DataFrame([compared(*pair, settings) for pair in partners(filled, settings.reference)]),
+        "minimal_segments": _stacked([minimal_segments_of(group, segments) for group in by_direction(filled)]),
+        "segments": segments,
+        "recovery": _stacked([run.contexts.assign(**run.names)[[*run.names, *CONTEXT]] for run in filled]),
+    }
+    return Outcome(
+        {name: table for name, table in tables.items() if len(table)},
+        figures_of(filled, tables, settings),
+        text_of(runs, tables, settings),
+        metrics=metrics_of(runs, tables),
+    )
+
+
+def _stacked(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
