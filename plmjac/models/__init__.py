@@ -9,13 +9,18 @@ is another adapter that implements `LanguageModel`.
 
 import difflib
 import importlib.resources
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 
-from plmjac.models.base import READOUTS, Architecture, BosEos, LanguageModel, Readout
+from plmjac.models.base import READOUTS, Architecture, BosEos, LanguageModel, Precision, Readout
 
-__all__ = ["MODELS", "READOUTS", "Architecture", "BosEos", "LanguageModel", "Readout", "architecture", "load_model"]
+__all__ = [
+    "MODELS", "READOUTS", "Architecture", "BosEos", "LanguageModel", "Precision", "Readout", "architecture",
+    "load_model", "resolve_precision",
+]  # fmt: skip
 
 MODELS = ("tiny", "debug", "esm2_8m", "esm2_35m", "esm2_150m", "esm2_650m", "esm2_3b", "esm2_15b")
 TINY_FILE = "tiny.safetensors"
@@ -27,30 +32,34 @@ def load_model(
     checkpoint: str | Path | None = None,
     device: str = "cpu",
     seed: int = 0,
-    fast: bool = False,
+    fast: bool = True,
+    precision: Precision | None = None,
     token_dropout: bool | None = None,
     bos_eos: BosEos = "keep",
 ) -> LanguageModel:
     """Load a model by name, ready for inference on a device.
 
     `checkpoint` is a local fair-esm `.pt`, a Hugging Face weights file or its folder, used instead of the published
-    weights. `seed` matters to `debug` only. `fast=True` takes plmjac's own faster module, the same but for rounding.
-    `token_dropout` None means as the weights were trained; `bos_eos="mask"` is the variant without BOS and EOS of Zhang
-    et al. (2024). Raises ValueError with a remedy: unknown name, weights that cannot be had, a file that is not an
-    ESM-2 of this size, no such device.
+    weights. `seed` matters to `debug` only. `fast=False` takes fair-esm's own module instead of plmjac's faster one,
+    the same but for rounding. `precision` None means fp16 on a GPU and fp32 elsewhere. `token_dropout` None means as
+    the weights were trained; `bos_eos="mask"` is the variant without BOS and EOS of Zhang et al. (2024). Raises
+    ValueError with a remedy: unknown name, weights that cannot be had, a file that is not an ESM-2 of this size, no
+    such device, a precision that does not exist there.
     """
     from plmjac.models.checkpoints import open_checkpoint
     from plmjac.models.esm2 import Esm2
     from plmjac.models.esm2_fast import Esm2Fast
 
-    adapter = Esm2Fast if fast else Esm2
     _check_name(name, checkpoint)
     target = _device(device)
+    # A model that is loaded on the CPU may be moved: tf32 without a GPU is refused by its first forward.
+    precision = resolve_precision(precision, "cuda" if precision == "tf32" else target.type, fast=fast)
+    adapter = partial(Esm2Fast, precision=precision) if fast else Esm2
     if name == "debug":
         from plmjac.models.debug import debug_model
 
         dropout = True if token_dropout is None else token_dropout
-        return debug_model(seed, fast=fast, token_dropout=dropout, bos_eos=bos_eos).to(target)
+        return debug_model(seed, fast=fast, precision=precision, token_dropout=dropout, bos_eos=bos_eos).to(target)
     opened = open_checkpoint(_source(name, checkpoint))
     _check_size(name, opened.architecture)
     model = adapter(
@@ -62,6 +71,22 @@ def load_model(
         bos_eos=bos_eos,
     )
     return model.to(target)
+
+
+def resolve_precision(precision: Precision | None, device: str, *, fast: bool = True) -> Precision:
+    """What `precision` means on a kind of device: None is fp16 on cuda with the fast path, else fp32.
+
+    Raises ValueError where it would have no effect: tf32 off the GPU, anything but fp32 on fair-esm's own module.
+    """
+    if precision is None:
+        return "fp16" if fast and device == "cuda" else "fp32"
+    if precision not in get_args(Precision):
+        raise ValueError(f"there is no precision {precision!r}; choose from {', '.join(get_args(Precision))}")
+    if not fast and precision != "fp32":
+        raise ValueError(f"fair-esm's own module (fast=false) computes in fp32, not {precision}; use fast=true")
+    if precision == "tf32" and device != "cuda":
+        raise ValueError(f"tf32 exists on NVIDIA GPUs only, this run is on {device}; use fp32")
+    return precision
 
 
 def architecture(name: str, checkpoint: str | Path | None = None) -> Architecture:

@@ -4,7 +4,7 @@ Our tokens go in and our twenty columns come out; BOS, EOS, vocabulary ids and t
 All sequences of a batch have one length, so there is no padding and no attention mask.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args, runtime_checkable
 
@@ -12,12 +12,16 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-Readout = Literal["logits", "contact_head", "attention"]
+Readout = Literal["logits", "contact_head", "attention", "representation"]
 """What one forward can give: `logits` (B, L, 20), `contact_head` (B, L, L) probabilities, `attention`
-(B, layers, heads, L, L) weights between residues (rows sum to less than 1: what went to BOS and EOS is left out)."""
+(B, layers, heads, L, L) weights between residues (rows sum to less than 1: what went to BOS and EOS is left out),
+`representation` (B, L, D) the last hidden state, after the final layer norm."""
 
 BosEos = Literal["keep", "mask"]
 """What stands at the two ends of the input: ESM's <cls> and <eos>, or <mask> in their place."""
+
+Precision = Literal["fp32", "tf32", "fp16"]
+"""What matrix products are computed in. Residual stream, norms, softmax, head and all that follows are float32."""
 
 READOUTS: tuple[Readout, ...] = get_args(Readout)
 
@@ -85,13 +89,27 @@ class LanguageModel(Protocol):
         """Where the weights are; tokens have to be there too."""
         ...
 
-    def logits(self, tokens: Int64[Tensor, "B L"]) -> Float32[Tensor, "B L 20"]:
-        """Raw logits (not log-probabilities) of the 20 amino acids in our order at every residue."""
+    def logits(
+        self, tokens: Int64[Tensor, "B L"], positions: Int64[Tensor, " L"] | None = None
+    ) -> Float32[Tensor, "B L 20"]:
+        """Raw logits (not log-probabilities) of the 20 amino acids in our order at every residue.
+
+        `positions` are increasing residue indices, 0 .. L - 1 if None: a step of more than one is a gap between chains.
+        BOS stands one before the first, EOS one after the last. Only differences count. Raises ValueError for indices
+        that do not increase or are not one per residue.
+        """
         ...
 
-    def read(self, tokens: Int64[Tensor, "B L"], readouts: Collection[str]) -> dict[str, Tensor]:
+    def read(
+        self,
+        tokens: Int64[Tensor, "B L"],
+        readouts: Collection[str],
+        positions: Int64[Tensor, " L"] | None = None,
+        heads: Sequence[tuple[int, int]] | None = None,
+    ) -> dict[str, Tensor]:
         """Everything asked for from one and the same forward, by name; shapes as in `Readout`.
 
-        Raises ValueError with the remedy for a readout that this model does not have.
+        With `heads`, pairs (layer, head) from 0, `attention` is (B, K, L, L) of these alone, in their order. Raises
+        ValueError with the remedy for a readout or a head that this model does not have.
         """
         ...

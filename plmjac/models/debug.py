@@ -4,13 +4,14 @@ The first runs the whole path in milliseconds. The second is the oracle of the m
 model that is linear in its one-hot input is that model's own couplings.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
-from plmjac.models.base import Architecture, BosEos
+from plmjac.models.base import Architecture, BosEos, Precision
 from plmjac.models.checkpoints import sha256_of_tensors
 from plmjac.models.esm2 import Esm2, Esm2Adapter
 from plmjac.models.layouts import CONTACT_HEAD, expected_shapes, optional_shapes
@@ -41,12 +42,17 @@ def random_tensors(architecture: Architecture, seed: int) -> dict[str, Tensor]:
 
 
 def debug_model(
-    seed: int = 0, *, fast: bool = False, token_dropout: bool = True, bos_eos: BosEos = "keep"
+    seed: int = 0,
+    *,
+    fast: bool = False,
+    precision: Precision = "fp32",
+    token_dropout: bool = True,
+    bos_eos: BosEos = "keep",
 ) -> Esm2Adapter:
     """Build the debug model; seed makes it, and its hash tells one seed from another."""
     from plmjac.models.esm2_fast import Esm2Fast
 
-    adapter = Esm2Fast if fast else Esm2
+    adapter = partial(Esm2Fast, precision=precision) if fast else Esm2
     tensors = random_tensors(DEBUG_ARCHITECTURE, seed)
     return adapter(
         name="debug",
@@ -81,13 +87,21 @@ class LinearModel(nn.Module):
         """Where the couplings are."""
         return self.couplings.device
 
-    def logits(self, tokens: Int64[Tensor, "B L"]) -> Float32[Tensor, "B L 20"]:
-        """Sum the couplings of the tokens that are there."""
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        return self.couplings[positions, tokens].sum(1)
+    def logits(
+        self, tokens: Int64[Tensor, "B L"], positions: Int64[Tensor, " L"] | None = None
+    ) -> Float32[Tensor, "B L 20"]:
+        """Sum the couplings of the tokens that are there; they belong to places, whatever indices these have."""
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        return self.couplings[places, tokens].sum(1)
 
-    def read(self, tokens: Int64[Tensor, "B L"], readouts: Collection[str]) -> dict[str, Tensor]:
+    def read(
+        self,
+        tokens: Int64[Tensor, "B L"],
+        readouts: Collection[str],
+        positions: Int64[Tensor, " L"] | None = None,
+        heads: Sequence[tuple[int, int]] | None = None,
+    ) -> dict[str, Tensor]:
         """Logits only; raises ValueError for anything else."""
         if others := set(readouts) - self.readouts:
             raise ValueError(f"the linear model has logits only, not {', '.join(sorted(others))}; use model=debug")
-        return {"logits": self.logits(tokens)} if readouts else {}
+        return {"logits": self.logits(tokens, positions)} if readouts else {}

@@ -5,7 +5,8 @@ output columns are computed and 13 dropped, and the contact head holds all maps 
 """
 
 import importlib.metadata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -91,15 +92,23 @@ class Esm2Adapter(nn.Module):
         """Where the weights are; tokens have to be there too."""
         return self._esm_ids.device
 
-    def logits(self, tokens: Int64[Tensor, "B L"]) -> Float32[Tensor, "B L 20"]:
-        """Raw logits of the 20 amino acids in our order at every residue."""
-        return self.read(tokens, ("logits",))["logits"]
+    def logits(
+        self, tokens: Int64[Tensor, "B L"], positions: Int64[Tensor, " L"] | None = None
+    ) -> Float32[Tensor, "B L 20"]:
+        """Raw logits of the 20 amino acids in our order at every residue; `positions` as in `LanguageModel`."""
+        return self.read(tokens, ("logits",), positions)["logits"]
 
-    def read(self, tokens: Int64[Tensor, "B L"], readouts: Collection[str]) -> dict[str, Tensor]:
+    def read(
+        self,
+        tokens: Int64[Tensor, "B L"],
+        readouts: Collection[str],
+        positions: Int64[Tensor, " L"] | None = None,
+        heads: Sequence[tuple[int, int]] | None = None,
+    ) -> dict[str, Tensor]:
         """Everything asked for from one forward: logits (B, L, 20), contact_head (B, L, L) probabilities,
-        attention (B, layers, heads, L, L).
+        attention (B, layers, heads, L, L) or (B, K, L, L) of the `heads` alone, representation (B, L, D).
 
-        Raises ValueError for a readout that these weights do not have, saying how to get it.
+        Raises ValueError for a readout or a head that these weights do not have, saying how to get it.
         """
         raise NotImplementedError("a subclass is the model")
 
@@ -109,7 +118,7 @@ class Esm2Adapter(nn.Module):
 
     def _to_esm(self, tokens: Int64[Tensor, "B L"]) -> Int64[Tensor, "B L+2"]:
         """Our tokens as ESM's, with the two ends."""
-        if self._weights().dtype != torch.float32:
+        if self._weights().dtype != torch.float32:  # the embedding, which no precision of ours changes
             raise ValueError(
                 f"{self.name} was cast to {self._weights().dtype}, which ruins its rotary positions; "
                 "use trainer.precision=16-mixed or bf16-mixed, which keep the weights in float32"
@@ -124,6 +133,33 @@ class Esm2Adapter(nn.Module):
         if self._bos_id == self._mask_id and bool((ids == self._mask_id).all(dim=1).any()):
             raise ValueError("with bos_eos=mask at least one residue must be visible: there is nothing to rescale")
         return ids
+
+    def _rotary_indices(self, length: int, positions: Int64[Tensor, " L"] | None) -> Int64[Tensor, " T"]:
+        """The index that each token is rotated by: BOS 0, the first residue 1, EOS one after the last.
+
+        Rotary attention sees differences only, so counting from BOS keeps the angles small and makes a constant shift
+        of `positions` change nothing at all.
+        """
+        if positions is None:
+            return torch.arange(length + 2, device=self.device)
+        if len(positions) != length:
+            raise ValueError(f"{length} residues need {length} positions, these are {len(positions)}")
+        inner = positions.to(self.device) - positions[0].to(self.device) + 1
+        if bool((inner.diff() < 1).any()):
+            raise ValueError("positions are residue indices from N to C terminus: they must increase")
+        return torch.cat([inner.new_zeros(1), inner, inner[-1:] + 1])
+
+    def _wanted_heads(self, heads: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]]:
+        """The heads whose attention is read out: those given, each of which must be there, or all."""
+        layers, width = self.architecture.num_layers, self.architecture.num_heads
+        everything = [(layer, head) for layer in range(layers) for head in range(width)]
+        if heads is None:
+            return everything
+        if wrong := [head for head in heads if tuple(head) not in set(everything)]:
+            raise ValueError(
+                f"{self.name} has no head {wrong[0]}; there are (layer, head) (0, 0) to ({layers - 1}, {width - 1})"
+            )
+        return list(heads)
 
     def _check_readouts(self, readouts: Collection[str]) -> None:
         for readout in readouts:
@@ -147,13 +183,25 @@ class Esm2(Esm2Adapter):
         _fill(self.esm, architecture, tensors)
         self.eval().requires_grad_(False)
 
-    def read(self, tokens: Int64[Tensor, "B L"], readouts: Collection[str]) -> dict[str, Tensor]:
+    def read(
+        self,
+        tokens: Int64[Tensor, "B L"],
+        readouts: Collection[str],
+        positions: Int64[Tensor, " L"] | None = None,
+        heads: Sequence[tuple[int, int]] | None = None,
+    ) -> dict[str, Tensor]:
         """Everything asked for from one forward of fair-esm's module."""
         self._check_readouts(readouts)
+        wanted = self._wanted_heads(heads)
         ids = self._to_esm(tokens)
-        with torch.inference_mode():
-            out: dict[str, Tensor] = self.esm(
-                ids, need_head_weights="attention" in readouts, return_contacts="contact_head" in readouts
+        indices = self._rotary_indices(tokens.shape[1], positions)
+        last = self.architecture.num_layers
+        with torch.inference_mode(), self._rotated_by(indices):
+            out: dict[str, Any] = self.esm(
+                ids,
+                repr_layers=[last] if "representation" in readouts else [],
+                need_head_weights="attention" in readouts,
+                return_contacts="contact_head" in readouts,
             )
         # Copies made outside inference mode are ordinary tensors; views of `out` would refuse in-place changes.
         results: dict[str, Tensor] = {}
@@ -162,8 +210,30 @@ class Esm2(Esm2Adapter):
         if "contact_head" in readouts:
             results["contact_head"] = out["contacts"].float().clone()
         if "attention" in readouts:
-            results["attention"] = out["attentions"][..., 1:-1, 1:-1].float().clone()
+            maps = out["attentions"][..., 1:-1, 1:-1]
+            chosen = maps if heads is None else torch.stack([maps[:, layer, head] for layer, head in wanted], dim=1)
+            results["attention"] = chosen.float().clone()
+        if "representation" in readouts:
+            results["representation"] = out["representations"][last][:, 1:-1].float().clone()
         return results
+
+    @contextmanager
+    def _rotated_by(self, indices: Int64[Tensor, " T"]) -> Iterator[None]:
+        """Put cos and sin of these indices where fair-esm's module looks them up, which makes them of 0 .. T - 1.
+
+        Its own arithmetic, so that the usual indices give the usual bits; forgotten afterwards.
+        """
+        rotaries = [layer.self_attn.rot_emb for layer in self.esm.layers]
+        for rotary in rotaries:
+            angles = torch.einsum("i,j->ij", indices.type_as(rotary.inv_freq), rotary.inv_freq)
+            angles = torch.cat((angles, angles), dim=-1)
+            rotary._seq_len_cached = len(indices)
+            rotary._cos_cached, rotary._sin_cached = angles.cos()[None], angles.sin()[None]
+        try:
+            yield
+        finally:
+            for rotary in rotaries:
+                rotary._seq_len_cached = rotary._cos_cached = rotary._sin_cached = None
 
     def _weights(self) -> Tensor:
         weight: Tensor = self.esm.embed_tokens.weight

@@ -3,31 +3,43 @@
 What is saved, all of it exact but for rounding: scaled_dot_product_attention, which never forms an attention map; one
 matrix product for queries, keys and values, with the layer norm's scale and shift folded in; rotation as one complex
 product, for which query and key channels are put in pairs; the first layer's queries, keys and values from a table of
-33 tokens; 20 output columns at L positions instead of 33 at L + 2. It gives up readability of the weights: they are no
-longer fair-esm's tensors. Attention maps are formed only where they are read out, one layer at a time.
+33 tokens, and its attention over substitutions of one protein from that of the wild type (`swap.py`); residual sums
+within the matrix product; activations of a layer kept in the processor's cache; 20 output columns at L positions
+instead of 33 at L + 2. It gives up readability of the weights: they are no longer fair-esm's tensors. Attention maps
+are formed only where they are read out, one layer at a time.
+
+Precision: fp32 (TF32 off); tf32; fp16, which means matrix products and attention in half precision, and residual
+stream, layer norms, rotation, softmax and the head in float32.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Complex64, Float32, Int64
+from jaxtyping import Complex64, Float, Float32, Int64
 from torch import Tensor, nn
 
 from plmjac.alphabet import NUM_AMINO_ACIDS
-from plmjac.models.base import Architecture
+from plmjac.models.base import Architecture, Precision
 from plmjac.models.esm2 import Esm2Adapter
 from plmjac.models.layouts import CONTACT_HEAD, rotary_frequencies
+from plmjac.models.swap import attend_swapped
 
 MASK_RATIO_TRAIN = 0.15 * 0.8
 """Share of masked tokens in ESM-2's training, which token dropout scales to."""
+
+CPU_TOKENS = 1024
+"""Tokens that go through a layer together on a CPU, where larger activations fall out of the cache."""
 
 
 class FastLayer(nn.Module):
     """One transformer layer with fused projections; its buffers follow the model from device to device."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], number: int, architecture: Architecture) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], number: int, architecture: Architecture, dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.heads, self.head_width = architecture.num_heads, architecture.head_width
         self.eps = architecture.layer_norm_eps
@@ -46,7 +58,7 @@ class FastLayer(nn.Module):
             ("out_weight", get("self_attn.out_proj.weight")), ("out_bias", get("self_attn.out_proj.bias")),
             ("down_weight", get("fc2.weight")), ("down_bias", get("fc2.bias")),
         ):  # fmt: skip
-            self.register_buffer(name, tensor)
+            self.register_buffer(name, tensor.to(dtype))
 
     qkv_weight: Tensor
     qkv_bias: Tensor
@@ -57,37 +69,61 @@ class FastLayer(nn.Module):
     down_weight: Tensor
     down_bias: Tensor
 
-    def project(self, x: Float32[Tensor, "*B D"]) -> Float32[Tensor, "*B E"]:
+    def project(self, x: Float32[Tensor, "*B D"]) -> Float[Tensor, "*B E"]:
         """Queries, keys and values of normalised channels, one after another."""
-        return F.linear(F.layer_norm(x, x.shape[-1:], eps=self.eps), self.qkv_weight, self.qkv_bias)
+        return F.linear(self._normalised(x), self.qkv_weight, self.qkv_bias)
 
     def heads_of(
-        self, qkv: Float32[Tensor, "B T E"], turn: Complex64[Tensor, "T 1 1 P"]
-    ) -> tuple[Float32[Tensor, "B H T W"], Float32[Tensor, "B H T W"], Float32[Tensor, "B H T W"]]:
-        """Queries and keys turned by their position, and values, by head. `qkv` is overwritten."""
+        self, qkv: Float[Tensor, "B T E"], turn: Complex64[Tensor, "T 1 1 P"]
+    ) -> tuple[Float[Tensor, "B H T W"], Float[Tensor, "B H T W"], Float[Tensor, "B H T W"]]:
+        """Queries and keys turned by their position, and values, by head. `qkv` may be overwritten."""
         batch, length, _ = qkv.shape
         parts = qkv.view(batch, length, 3, self.heads, self.head_width)
-        turned = parts[:, :, :2].view(batch, length, 2, self.heads, self.head_width // 2, 2)
+        turned = parts[:, :, :2].float().view(batch, length, 2, self.heads, self.head_width // 2, 2)
         torch.view_as_complex(turned).mul_(turn)
-        query, key, value = parts.permute(2, 0, 3, 1, 4)
-        return query, key, value
+        query, key = turned.flatten(-2).to(qkv.dtype).permute(2, 0, 3, 1, 4)
+        return query, key, parts[:, :, 2].transpose(1, 2)
 
-    def finish(self, x: Float32[Tensor, "B T D"], attended: Float32[Tensor, "B H T W"]) -> Float32[Tensor, "B T D"]:
-        """From attended values to the layer's output: `x` is overwritten and returned."""
-        x += F.linear(attended.transpose(1, 2).flatten(2), self.out_weight, self.out_bias)
-        hidden = F.linear(F.layer_norm(x, x.shape[-1:], eps=self.eps), self.up_weight, self.up_bias)
-        x += F.linear(F.gelu(hidden), self.down_weight, self.down_bias)
-        return x
+    def finish(self, x: Float32[Tensor, "B T D"], attended: Float[Tensor, "B H T W"]) -> None:
+        """From attended values to the layer's output, which overwrites the contiguous `x`."""
+        rows = x.view(-1, x.shape[-1])
+        _add_linear(rows, attended.transpose(1, 2).reshape(rows.shape), self.out_weight, self.out_bias)
+        hidden = F.linear(self._normalised(rows), self.up_weight, self.up_bias)
+        _add_linear(rows, torch.ops.aten.gelu_(hidden), self.down_weight, self.down_bias)
+
+    def _normalised(self, x: Float32[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Mean 0 and variance 1 in float32, in the dtype of the weights; scale and shift are folded into these."""
+        return F.layer_norm(x, x.shape[-1:], eps=self.eps).to(self.qkv_weight.dtype)
+
+
+def _add_linear(
+    rows: Float32[Tensor, "M D"], inputs: Float[Tensor, "M K"], weight: Float[Tensor, "D K"], bias: Float[Tensor, " D"]
+) -> None:
+    """rows += linear(inputs): within the matrix product where all is float32."""
+    if weight.dtype != rows.dtype:
+        rows += F.linear(inputs, weight, bias)
+        return
+    rows += bias
+    rows.addmm_(inputs, weight.t())
 
 
 class Esm2Fast(Esm2Adapter):
-    """An ESM-2 in eval mode and float32 for throughput; implements `plmjac.models.base.LanguageModel`."""
+    """An ESM-2 in eval mode for throughput, in a precision; implements `plmjac.models.base.LanguageModel`."""
 
-    def __init__(self, *, tensors: Mapping[str, Tensor], architecture: Architecture, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        tensors: Mapping[str, Tensor],
+        architecture: Architecture,
+        precision: Precision = "fp32",
+        **options: Any,
+    ) -> None:
         super().__init__(tensors=tensors, architecture=architecture, **options)
+        self.precision = precision
         get = _getter(tensors, "")
+        dtype = torch.float16 if precision == "fp16" else torch.float32
         self.layers = nn.ModuleList(
-            FastLayer(tensors, number, architecture) for number in range(architecture.num_layers)
+            FastLayer(tensors, number, architecture, dtype) for number in range(architecture.num_layers)
         )
         self.register_buffer("embedding", get("embed_tokens.weight"))
         dense = _fold(
@@ -103,6 +139,8 @@ class Esm2Fast(Esm2Adapter):
         self.register_buffer("dense_bias", dense[1])
         self.register_buffer("output_weight", output[0])
         self.register_buffer("output_bias", output[1])
+        self.register_buffer("norm_weight", get("emb_layer_norm_after.weight"))
+        self.register_buffer("norm_bias", get("emb_layer_norm_after.bias"))
         self.register_buffer("frequencies", _frequencies(tensors, architecture))
         if "contact_head" in self.readouts:
             self.register_buffer("contact_weight", get(CONTACT_HEAD[0]).view(architecture.num_layers, -1))
@@ -114,67 +152,142 @@ class Esm2Fast(Esm2Adapter):
     dense_bias: Tensor
     output_weight: Tensor
     output_bias: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
     frequencies: Tensor
     contact_weight: Tensor
     contact_bias: Tensor
 
-    def read(self, tokens: Int64[Tensor, "B L"], readouts: Collection[str]) -> dict[str, Tensor]:
+    def read(
+        self,
+        tokens: Int64[Tensor, "B L"],
+        readouts: Collection[str],
+        positions: Int64[Tensor, " L"] | None = None,
+        heads: Sequence[tuple[int, int]] | None = None,
+    ) -> dict[str, Tensor]:
         """Everything asked for from one forward; attention maps are formed one layer at a time, if at all."""
         self._check_readouts(readouts)
+        wanted = self._wanted_heads(heads)
         ids = self._to_esm(tokens)
-        with torch.inference_mode():
-            results = self._forward(ids, frozenset(readouts))
-        return {name: value.clone() for name, value in results.items()}  # ordinary tensors, free to be changed
+        indices = self._rotary_indices(tokens.shape[1], positions)
+        with torch.inference_mode(), _matrix_products(self.precision, ids.device):
+            results = self._forward(ids, indices, frozenset(readouts), wanted)
+        # Copies made outside inference mode are ordinary tensors, free to be changed.
+        results = {name: value.clone() for name, value in results.items()}
+        if heads is None and "attention" in readouts:
+            shape = (self.architecture.num_layers, self.architecture.num_heads)
+            attention = results["attention"]
+            results["attention"] = attention.view(len(attention), *shape, *attention.shape[-2:])
+        return results
 
-    def _forward(self, ids: Int64[Tensor, "B T"], readouts: frozenset[str]) -> dict[str, Tensor]:
-        x, qkv = self._start(ids)
-        turn = self._turn(ids.shape[1])
-        with_maps = bool(readouts & {"contact_head", "attention"})
-        maps: list[Tensor] = []
+    def _forward(
+        self,
+        ids: Int64[Tensor, "B T"],
+        indices: Int64[Tensor, " T"],
+        readouts: frozenset[str],
+        wanted: list[tuple[int, int]],
+    ) -> dict[str, Tensor]:
+        x, table = self._start(ids)
+        turn = self._turn(indices)
+        if readouts & {"contact_head", "attention"}:
+            results = self._with_maps(x, turn, readouts, wanted)
+        else:
+            self._without_maps(ids, x, table, turn)
+            results = {}
+        if "logits" in readouts:
+            results["logits"] = self._logits(x[:, 1:-1])
+        if "representation" in readouts:
+            results["representation"] = F.layer_norm(
+                x[:, 1:-1], x.shape[-1:], self.norm_weight, self.norm_bias, self.architecture.layer_norm_eps
+            )
+        return results
+
+    def _without_maps(
+        self,
+        ids: Int64[Tensor, "B T"],
+        x: Float32[Tensor, "B T D"],
+        table: Float[Tensor, "V E"] | None,
+        turn: Complex64[Tensor, "T 1 1 P"],
+    ) -> None:
+        """All layers on `x`, in place, a few sequences at a time."""
+        batch, length = ids.shape
+        size = max(1, CPU_TOKENS // length) if x.device.type == "cpu" else batch
+        blocks = [slice(at, at + size) for at in range(0, batch, size)]
+        for number, layer in enumerate(self.layers):
+            assert isinstance(layer, FastLayer)
+            known = self._first_attention(layer, ids, table, turn) if number == 0 and table is not None else None
+            for block in blocks:
+                if known is not None:
+                    layer.finish(x[block], known[block])
+                    continue
+                tabled = number == 0 and table is not None
+                qkv = F.embedding(ids[block], table) if tabled else layer.project(x[block])  # type: ignore[arg-type]
+                layer.finish(x[block], F.scaled_dot_product_attention(*layer.heads_of(qkv, turn)))
+
+    def _first_attention(
+        self,
+        layer: FastLayer,
+        ids: Int64[Tensor, "B T"],
+        table: Float[Tensor, "V E"],
+        turn: Complex64[Tensor, "T 1 1 P"],
+    ) -> Float32[Tensor, "B H T W"] | None:
+        """The first layer's attended values, where the batch is substitutions of one protein and that saves time."""
+        if self.device.type != "cpu" or table.dtype != torch.float32:
+            return None
+        return attend_swapped(ids, lambda tokens, angles: layer.heads_of(F.embedding(tokens, table), angles), turn)
+
+    def _with_maps(
+        self,
+        x: Float32[Tensor, "B T D"],
+        turn: Complex64[Tensor, "T 1 1 P"],
+        readouts: frozenset[str],
+        wanted: list[tuple[int, int]],
+    ) -> dict[str, Tensor]:
+        """All layers on `x`, in place, with the attention maps that are asked for."""
+        maps: dict[tuple[int, int], Tensor] = {}
         evidence: Tensor | float = 0.0
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, FastLayer)
-            query, key, value = layer.heads_of(layer.project(x) if number else qkv, turn)
-            if with_maps:
-                weights = torch.softmax(query @ key.transpose(-1, -2) * layer.head_width**-0.5, dim=-1)
-                inner = weights[..., 1:-1, 1:-1]
+            query, key, value = layer.heads_of(layer.project(x), turn)
+            heads = sorted({head for at, head in wanted if at == number}) if "attention" in readouts else []
+            if "contact_head" in readouts:
+                heads = list(range(layer.heads))
+            if heads:
+                scores = query[:, heads].float() @ key[:, heads].float().transpose(-1, -2)
+                weights = torch.softmax(scores * layer.head_width**-0.5, dim=-1)
                 if "attention" in readouts:
-                    maps.append(inner)
+                    inner = weights[..., 1:-1, 1:-1]
+                    maps |= {pair: inner[:, heads.index(pair[1])].clone() for pair in wanted if pair[0] == number}
                 if "contact_head" in readouts:
-                    evidence = evidence + torch.einsum("h,bhij->bij", self.contact_weight[number], _corrected(inner))
-                attended = weights @ value
-            else:
-                attended = F.scaled_dot_product_attention(query, key, value)
-            x = layer.finish(x, attended)
+                    evidence = evidence + _evidence(self.contact_weight[number], weights)
+                del scores, weights
+            if number + 1 < len(self.layers) or readouts & {"logits", "representation"}:
+                layer.finish(x, F.scaled_dot_product_attention(query, key, value))
         results: dict[str, Tensor] = {}
-        if "logits" in readouts:
-            results["logits"] = self._logits(x[:, 1:-1])
         if "contact_head" in readouts:
             results["contact_head"] = torch.sigmoid(evidence + self.contact_bias)
         if "attention" in readouts:
-            results["attention"] = torch.stack(maps, dim=1)
+            results["attention"] = torch.stack([maps[pair] for pair in wanted], dim=1)
         return results
 
-    def _start(self, ids: Int64[Tensor, "B T"]) -> tuple[Float32[Tensor, "B T D"], Float32[Tensor, "B T E"]]:
-        """Embeddings under token dropout, and the first layer's projections, from a table where all share one scale."""
+    def _start(self, ids: Int64[Tensor, "B T"]) -> tuple[Float32[Tensor, "B T D"], Float[Tensor, "V E"] | None]:
+        """Embeddings under token dropout, and the first layer's projections of each token where all share one scale."""
         first = self.layers[0]
         assert isinstance(first, FastLayer)
         table = self.embedding
-        scale: Tensor | float = 1.0
         if self.token_dropout:
             table = table.clone()
             table[self._mask_id] = 0.0
             masked = (ids == self._mask_id).sum(dim=1)
             scale = (1 - MASK_RATIO_TRAIN) / (1 - masked / ids.shape[1])
             if bool((masked != masked[0]).any()):  # every sequence its own scale: no table
-                x = table[ids] * scale[:, None, None]
-                return x, first.project(x)
+                return table[ids] * scale[:, None, None], None
             table = table * scale[0]
-        return F.embedding(ids, table), F.embedding(ids, first.project(table))
+        return F.embedding(ids, table), first.project(table)
 
-    def _turn(self, length: int) -> Complex64[Tensor, "T 1 1 P"]:
-        """The rotation of each position, in float32 whatever the precision of the rest."""
-        angles = torch.arange(length, device=self.frequencies.device, dtype=torch.float32)[:, None] * self.frequencies
+    def _turn(self, indices: Int64[Tensor, " T"]) -> Complex64[Tensor, "T 1 1 P"]:
+        """The rotation of each index, in float32 whatever the precision of the rest."""
+        angles = indices.float()[:, None] * self.frequencies
         return torch.polar(torch.ones_like(angles), angles)[:, None, None, :]
 
     def _logits(self, x: Float32[Tensor, "B L D"]) -> Float32[Tensor, "B L 20"]:
@@ -184,6 +297,22 @@ class Esm2Fast(Esm2Adapter):
 
     def _weights(self) -> Tensor:
         return self.embedding
+
+
+@contextmanager
+def _matrix_products(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Allow TF32 for tf32 and forbid it for the rest, whatever the process was told; there is none on a CPU."""
+    if device.type != "cuda":
+        if precision == "tf32":
+            raise ValueError(f"tf32 exists on NVIDIA GPUs only, this model is on {device}; use fp32")
+        yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _getter(tensors: Mapping[str, Tensor], prefix: str) -> Any:
@@ -211,8 +340,18 @@ def _pairs(heads: int, width: int) -> Int64[Tensor, " D"]:
     return (torch.arange(heads)[:, None] * width + within).reshape(-1)
 
 
-def _corrected(maps: Float32[Tensor, "B H L L"]) -> Float32[Tensor, "B H L L"]:
-    """Attention maps as the contact head takes them: plus transpose, APC (Rao et al. 2021)."""
-    maps = maps + maps.transpose(-1, -2)
-    rows, columns = maps.sum(-1, keepdim=True), maps.sum(-2, keepdim=True)
-    return maps - rows * columns / maps.sum((-1, -2), keepdim=True)
+def _attention(query: Float32[Tensor, "B H T W"], key: Float32[Tensor, "B H T W"]) -> Float32[Tensor, "B H T T"]:
+    """Attention maps; each row sums to 1."""
+    return torch.softmax(query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5, dim=-1)
+
+
+def _evidence(weight: Float32[Tensor, " H"], maps: Float32[Tensor, "B H T T"]) -> Float32[Tensor, "B L L"]:
+    """What one layer adds to the contact head's logits: maps plus transposes, APC, weighted sum (Rao et al. 2021).
+
+    BOS and EOS are left out. Heads are summed up first, so that no other tensor of the maps' size is formed.
+    """
+    summed = torch.einsum("h,bhij->bij", weight, maps)[:, 1:-1, 1:-1]
+    inner = maps[..., 1:-1, 1:-1]
+    margins = inner.sum(-1) + inner.sum(-2)  # of the maps plus their transposes
+    scaled = margins * (weight[:, None] / margins.sum(-1, keepdim=True))
+    return summed + summed.transpose(-1, -2) - torch.einsum("bhi,bhj->bij", scaled, margins)

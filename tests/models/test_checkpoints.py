@@ -54,7 +54,7 @@ def test_fair_esm_loads_its_own_file_to_the_same_numbers(oracle: Any, write_fair
 
 def test_without_contact_regression(write_fair_esm: Callable[..., Path]) -> None:
     model = load_model("tiny", checkpoint=write_fair_esm(regression=False))
-    assert model.readouts == {"logits", "attention"}
+    assert model.readouts == {"logits", "attention", "representation"}
     assert model.logits(TOKENS).isfinite().all()
 
 

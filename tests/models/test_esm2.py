@@ -48,7 +48,7 @@ CASES = [
 
 @pytest.mark.parametrize(("sequence", "masked"), CASES)
 def test_logits_and_contacts_equal_transformers(oracle: Any, sequence: str, masked: tuple[int, ...]) -> None:
-    model = load_model("tiny", checkpoint=oracle.folder)
+    model = load_model("tiny", checkpoint=oracle.folder, fast=False)
     ids = esm_tokens(sequence, masked)
     out = model.read(our_tokens(sequence, masked), ["logits", "contact_head"])
     columns = [ALPHABET.get_idx(letter) for letter in AMINO_ACIDS]
@@ -60,7 +60,7 @@ def test_logits_and_contacts_equal_transformers(oracle: Any, sequence: str, mask
 
 def test_architecture_of_the_8m_model(make_oracle: Callable[..., Any], tmp_path: Path) -> None:
     oracle = make_oracle(Architecture(6, 320, 20), tmp_path, seed=1)
-    model = load_model("esm2_8m", checkpoint=tmp_path)
+    model = load_model("esm2_8m", checkpoint=tmp_path, fast=False)
     ids = esm_tokens(UBIQUITIN, (4,))
     out = model.read(our_tokens(UBIQUITIN, (4,)), ["logits", "contact_head"])
     assert oracle.logits(ids).std() > 1
@@ -71,7 +71,7 @@ def test_architecture_of_the_8m_model(make_oracle: Callable[..., Any], tmp_path:
 def test_the_layer_norms_are_those_of_the_file(make_oracle: Callable[..., Any], tmp_path: Path) -> None:
     """transformers' default eps for a new model is not that of the published ones; with small weights it matters."""
     reference = make_oracle(Architecture(2, 16, 4), tmp_path, layer_norm_eps=0.05)
-    model = load_model("tiny", checkpoint=tmp_path)
+    model = load_model("tiny", checkpoint=tmp_path, fast=False)
     ids = esm_tokens(UBIQUITIN)
     columns = [ALPHABET.get_idx(letter) for letter in AMINO_ACIDS]
     torch.testing.assert_close(
@@ -84,14 +84,14 @@ def test_token_dropout_can_be_switched_off(make_oracle: Callable[..., Any], tmp_
     sequence, masked = UBIQUITIN, (1, 2, 3)
     expected = oracle.logits(esm_tokens(sequence, masked))[:, 1:-1, 4:24]
     tokens = our_tokens(sequence, masked)
-    as_trained = load_model("tiny", checkpoint=tmp_path).logits(tokens)
+    as_trained = load_model("tiny", checkpoint=tmp_path, fast=False).logits(tokens)
     torch.testing.assert_close(as_trained, expected, atol=1e-4, rtol=0)
-    switched_on = load_model("tiny", checkpoint=tmp_path, token_dropout=True).logits(tokens)
+    switched_on = load_model("tiny", checkpoint=tmp_path, token_dropout=True, fast=False).logits(tokens)
     assert (switched_on - expected).abs().max() > 0.1
 
 
 def test_bos_and_eos_as_mask(oracle: Any) -> None:
-    model = load_model("tiny", checkpoint=oracle.folder, bos_eos="mask")
+    model = load_model("tiny", checkpoint=oracle.folder, bos_eos="mask", fast=False)
     ids = esm_tokens(UBIQUITIN, (7,))
     ids[:, [0, -1]] = ALPHABET.mask_idx
     out = model.read(our_tokens(UBIQUITIN, (7,)), ["logits", "contact_head"])
@@ -132,6 +132,7 @@ def test_one_forward_gives_all_readouts_and_the_same_as_three() -> None:
         "logits": (2, 10, 20),
         "contact_head": (2, 10, 10),
         "attention": (2, 2, 4, 10, 10),
+        "representation": (2, 10, 32),
     }
     for name, value in together.items():
         assert value.dtype == torch.float32
@@ -146,7 +147,7 @@ def test_attention_is_between_residues_only() -> None:
     assert (attention >= 0).all() and (rows < 1).all() and rows.mean() > 0.1
 
 
-@pytest.mark.parametrize("readout", ["logits", "contact_head", "attention"])
+@pytest.mark.parametrize("readout", ["logits", "contact_head", "attention", "representation"])
 def test_results_do_not_depend_on_the_batch(readout: str) -> None:
     model = debug_model()
     generator = torch.Generator().manual_seed(0)
@@ -162,7 +163,7 @@ def test_unavailable_and_unknown_readouts_are_refused() -> None:
     bare = {name: value for name, value in full.esm.state_dict().items() if not name.startswith("contact_head")}
     model = Esm2(name="bare", architecture=full.architecture, tensors=bare, weights_sha256="")
     tokens = our_tokens("MKTAY")
-    assert model.readouts == {"logits", "attention"}
+    assert model.readouts == {"logits", "attention", "representation"}
     assert torch.equal(model.logits(tokens), full.logits(tokens))
     with pytest.raises(ValueError, match=r"no trained contact head.*contact-regression\.pt"):
         model.read(tokens, ["contact_head"])

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 import plmjac.models
-from plmjac.models import MODELS, Architecture, architecture, load_model
+from plmjac.models import MODELS, Architecture, architecture, load_model, resolve_precision
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 
@@ -48,7 +48,7 @@ def test_the_bundled_model() -> None:
         pytest.skip("tiny.safetensors is not bundled yet")
     model = load_model("tiny")
     assert model.name == "tiny" and model.architecture == architecture("tiny")
-    assert model.readouts == {"logits", "contact_head", "attention"}
+    assert model.readouts == {"logits", "contact_head", "attention", "representation"}
     tokens = torch.arange(20)[None]
     assert all(value.isfinite().all() for value in model.read(tokens, model.readouts).values())
 
@@ -67,11 +67,24 @@ def test_devices() -> None:
         load_model("debug", device=f"cuda:{torch.cuda.device_count()}")
 
 
+def test_precisions() -> None:
+    assert [resolve_precision(None, kind) for kind in ("cpu", "cuda", "mps")] == ["fp32", "fp16", "fp32"]
+    assert resolve_precision(None, "cuda", fast=False) == "fp32"
+    with pytest.raises(ValueError, match="computes in fp32, not fp16; use fast=true"):
+        load_model("debug", fast=False, precision="fp16")
+    with pytest.raises(ValueError, match="tf32 exists on NVIDIA GPUs only, this run is on cpu"):
+        resolve_precision("tf32", "cpu")
+    with pytest.raises(ValueError, match="tf32 exists on NVIDIA GPUs only"):
+        load_model("debug", precision="tf32").logits(torch.zeros((1, 3), dtype=torch.int64))
+    with pytest.raises(ValueError, match="no precision 'bf16'; choose from fp32, tf32, fp16"):
+        resolve_precision("bf16", "cuda")  # type: ignore[arg-type]
+
+
 def test_every_model_has_a_configuration_file() -> None:
     assert {path.stem for path in CONF.glob("*.yaml")} == set(MODELS)
     for path in CONF.glob("*.yaml"):
         content = yaml.safe_load(path.read_text())
-        keys = {"tiny": set(), "debug": {"seed"}}.get(path.stem, {"checkpoint"}) | {"name", "fast"}
+        keys = {"tiny": set(), "debug": {"seed"}}.get(path.stem, {"checkpoint"}) | {"name", "fast", "precision"}
         assert content["name"] == path.stem and set(content) == keys
         assert content.get("checkpoint") is None
 
