@@ -2,8 +2,9 @@
 
     python scripts/make_demo.py FOLDER [--out plmjac/datasets/demo.json]
 
-FOLDER holds domains.csv and structures/<PDB>_A.pdb as published with Ollikainen and Kortemme (2013). Only what follows
-from the structures is kept: the chain's sequence, which residues are resolved, and which pairs touch.
+FOLDER holds domains.csv, queries.fasta and structures/<PDB>_A.pdb as published with Ollikainen and Kortemme (2013).
+Only what follows from them is kept: of each chain the residues in the family's columns, which are what the bundled
+model was trained on, and which of them are resolved, and which pairs touch.
 """
 
 import argparse
@@ -16,20 +17,20 @@ import numpy as np
 
 from plmjac.datasets.demo import DEFINITIONS, pack_pairs
 from plmjac.datasets.structure_file import read_chains
-from plmjac.records import Protein
+from plmjac.records import Contacts, Protein
 
 CHOSEN = {
-    # deep alignments, chains of 50 to 121 residues, all SCOP classes
+    # the families that the bundled model learnt (docs/tiny.md): short, with deep alignments
     "2O37_A": "a",  # DnaJ
     "1GUU_A": "a",  # Myb DNA-binding
     "1T8K_A": "a",  # acyl carrier protein
-    "1MVO_A": "a/b",  # response regulator
     "2X1B_A": "a+b",  # RRM
-    "1BXY_A": "a+b",  # ribosomal protein L30
+    "1WVN_A": "a+b",  # KH
     "1TEN_A": "b",  # fibronectin type III
     "2O9S_A": "b",  # SH3
     "3I2Z_A": "b",  # cold shock
-    "2H3L_A": "b",  # PDZ
+    "2EVB_A": "b",  # biotinyl
+    "3GQS_A": "b",  # FHA
 }
 SOURCE = (
     "PDB entries as named, public domain (wwPDB); domains chosen from Ollikainen N, Kortemme T (2013) Computational "
@@ -37,12 +38,26 @@ SOURCE = (
 )
 
 
-def domain(folder: Path, row: dict[str, str]) -> dict[str, object]:
-    """One entry of demo.json, from the structure that a row of domains.csv names."""
+def aligned_sequences(folder: Path) -> dict[str, str]:
+    """Of each structure the residues that are aligned to its family, from queries.fasta."""
+    records = (folder / "queries.fasta").read_text(encoding="utf-8").split(">")[1:]
+    lines = [record.splitlines() for record in records]
+    return {title.split()[0]: "".join(rest).replace("-", "") for title, *rest in lines}
+
+
+def domain(folder: Path, row: dict[str, str], aligned: str) -> dict[str, object]:
+    """One entry of demo.json, from the structure that a row of domains.csv names and its residues `aligned`."""
     record = read_chains(folder / "structures" / f"{row['pdb']}.pdb")[0].record
     if not isinstance(record, Protein) or record.structure is None:
         raise SystemExit(f"{row['pdb']}: {record}")
-    known = {name: record.structure.contacts(*definition) for name, definition in DEFINITIONS.items()}
+    start = record.sequence.find(aligned)
+    if start < 0 or record.sequence.count(aligned) > 1:
+        raise SystemExit(f"{row['pdb']}: the residues in queries.fasta are not one stretch of the chain")
+    part = slice(start, start + len(aligned))
+    known = {
+        name: Contacts(whole.pairs[part, part], whole.resolved[part])
+        for name, whole in ((name, record.structure.contacts(*cut)) for name, cut in DEFINITIONS.items())
+    }
     unresolved = {tuple(np.flatnonzero(~contacts.resolved).tolist()) for contacts in known.values()}
     if len(unresolved) != 1:
         raise SystemExit(f"{row['pdb']}: C-alpha and C-beta are resolved for different residues; choose another domain")
@@ -51,7 +66,8 @@ def domain(folder: Path, row: dict[str, str]) -> dict[str, object]:
         "pfam": row["pfam"],
         "name": row["name"],
         "scop_class": row["scop_class"],
-        "sequence": record.sequence,
+        "start": start,
+        "sequence": aligned,
         "unresolved": list(unresolved.pop()),
         "contacts": {name: pack_pairs(contacts.pairs) for name, contacts in known.items()},
     }
@@ -65,10 +81,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO)
     with (arguments.folder / "domains.csv").open(encoding="utf-8") as file:
         rows = {row["pdb"]: row for row in csv.DictReader(file)}
-    domains = [domain(arguments.folder, rows[name]) for name in CHOSEN]
+    aligned = aligned_sequences(arguments.folder)
+    domains = [domain(arguments.folder, rows[name], aligned[name]) for name in CHOSEN]
     document = {
         "source": SOURCE,
-        "format": "contacts: one text per residue i, its partners j > i as ranges, counted from 0; "
+        "format": "start: where the domain begins in the chain, from 0; "
+        "contacts: one text per residue i, its partners j > i as ranges, counted from 0; "
         "cb_8: C-beta (C-alpha of glycine) closer than 8 angstrom; ca_10: C-alpha closer than 10 angstrom",
         "domains": domains,
     }

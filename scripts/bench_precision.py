@@ -1,0 +1,76 @@
+"""What half precision does to contact maps: correlation, overlap of the best pairs, and P@L where contacts are known."""
+
+from typing import Any
+
+import torch
+from bench_models import ARCHITECTURES, trained_like
+from torch import Tensor
+
+from plmjac.alphabet import encode
+from plmjac.jacobian import categorical_jacobian, contact_map
+from plmjac.models import load_model
+from plmjac.models.esm2_fast import Esm2Fast
+from plmjac.records import Protein
+
+MIN_SEPARATION = 6
+
+
+def precision_rows(device: str, *, quick: bool) -> list[dict[str, Any]]:
+    """One row per model, protein and precision: the bundled model on its domains, random weights at larger sizes."""
+    precisions = ["fp16", "tf32"] if device == "cuda" else ["fp16"]
+    rows = []
+    for name, tokens, contacts in _proteins(1 if quick else 3):
+        models = {name: load_model("tiny", device=device, precision=name) for name in ("fp32", *precisions)}  # type: ignore[arg-type]
+        rows += _compare(f"tiny, {name}", models, tokens.to(device), contacts)
+    if quick:
+        return rows
+    for size, length in (("8m", 64),) if device == "cpu" else (("8m", 256), ("150m", 256), ("650m", 256)):
+        given: dict[str, Any] = {
+            "name": size, "architecture": ARCHITECTURES[size], "tensors": trained_like(ARCHITECTURES[size]),
+            "weights_sha256": "",
+        }  # fmt: skip
+        models = {name: Esm2Fast(precision=name, **given).to(device) for name in ("fp32", *precisions)}  # type: ignore[arg-type]
+        tokens = torch.randint(20, (length,), generator=torch.Generator().manual_seed(0)).to(device)
+        rows += _compare(f"{size}, random weights", models, tokens, None)
+    return rows
+
+
+def _compare(name: str, models: dict[str, Any], tokens: Tensor, contacts: Tensor | None) -> list[dict[str, Any]]:
+    length = len(tokens)
+    first, second = torch.triu_indices(length, length, MIN_SEPARATION)
+    maps = {
+        precision: contact_map(categorical_jacobian(model.logits, tokens, max_tokens=8192)).cpu()[first, second]
+        for precision, model in models.items()
+    }
+    true = None if contacts is None else contacts[first, second]
+    full = maps.pop("fp32")
+    rows = []
+    for precision, found in maps.items():
+        best = [set(each.argsort(descending=True)[: length // 2].tolist()) for each in (full, found)]
+        rows.append({
+            "model": name, "length": length, "precision": precision,
+            "pearson": float(torch.corrcoef(torch.stack([full, found]).double())[0, 1]),
+            "overlap": len(best[0] & best[1]) / max(1, length // 2),
+            "p_at_l_fp32": _precision_at(full, true, length), "p_at_l": _precision_at(found, true, length),
+        })  # fmt: skip
+    return rows
+
+
+def _precision_at(scores: Tensor, true: Tensor | None, count: int) -> float | None:
+    """Share of contacts among the best pairs."""
+    if true is None:
+        return None
+    return float(true[scores.argsort(descending=True)[:count]].double().mean())
+
+
+def _proteins(count: int) -> list[tuple[str, Tensor, Tensor]]:
+    """The shortest of the bundled domains, with their contacts (C-beta closer than 8 A)."""
+    from plmjac.datasets import build
+
+    known = [each for each in build("demo") if isinstance(each, Protein) and each.structure is not None]
+    found = []
+    for protein in sorted(known, key=len)[:count]:
+        assert protein.structure is not None
+        coordinates = torch.as_tensor(protein.structure.coordinates)
+        found.append((protein.id, torch.from_numpy(encode(protein.sequence)), torch.cdist(coordinates, coordinates) < 8))
+    return found

@@ -1,0 +1,292 @@
+"""Side by side, in one run: the authors' loop, transformers' EsmForMaskedLM, our plain path and our fast path.
+
+    python scripts/benchmark.py --out benchmark                     # or: make bench
+    python scripts/benchmark.py --device cuda --cases 650m:256 150m:256 --minutes 20
+
+Each case is a model size and a length; weights are random, which changes no speed. All four compute the categorical
+Jacobian of the same sequence and must give the same contact map, which is checked on a short sequence in the same run.
+
+- *authors*: fair-esm's module in float32, the 20 mutants of one position a forward, logits copied to numpy, the
+  reduction of Zhang et al. (2024) in numpy float64.
+- *transformers*: EsmForMaskedLM with sdpa in float32 (fp16 autocast where --precision is fp16), otherwise our loop:
+  same batches, same reduction.
+- *plain*, *fast*: `plmjac.jacobian` with `fast=false` and `fast=true`, as `plmjac.predict` runs it, map included.
+
+Positions cost the same, so a round times a few of them (a whole number of forwards) and scales up; the reduction is
+timed in full. Rounds of the four alternate, and ratios are of the same round: medians and ranges over rounds. Writes
+benchmark.json and benchmark.md, and with --docs the tables into docs/benchmarks.md.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import bench_tables
+import numpy as np
+import torch
+from bench_models import ARCHITECTURES, authors_map, authors_rows, trained_like, transformers_logits
+from torch import Tensor
+
+from plmjac.jacobian import all_letters, contact_map, jacobian_rows
+from plmjac.models import Architecture
+from plmjac.models.esm2 import Esm2
+from plmjac.models.esm2_fast import Esm2Fast
+
+KINDS = ("authors", "transformers", "plain", "fast")
+CHECKED_LENGTH = 24
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model size and a length to measure."""
+
+    size: str
+    length: int
+
+    @property
+    def architecture(self) -> Architecture:
+        return ARCHITECTURES[self.size]
+
+
+class Contenders:
+    """The four ways to one contact map, with the same weights on one device."""
+
+    def __init__(self, architecture: Architecture, device: str, precision: str, max_tokens: int) -> None:
+        tensors = trained_like(architecture)
+        given: dict[str, Any] = {
+            "name": "random", "architecture": architecture, "tensors": tensors, "weights_sha256": ""
+        }  # fmt: skip
+        self.plain = Esm2(**given).to(device)
+        self.fast = Esm2Fast(precision=precision, **given).to(device)
+        self.transformers = transformers_logits(architecture, tensors, device, precision)
+        self.max_tokens, self.device = max_tokens, device
+
+    def rows(self, kind: str, tokens: Tensor, start: int, stop: int) -> Tensor | np.ndarray:
+        """Rows of the Jacobian, without the wild type's forward."""
+        if kind == "authors":
+            return authors_rows(self.plain, tokens, start, stop)
+        logits = {"plain": self.plain.logits, "fast": self.fast.logits, "transformers": self.transformers}[kind]
+        wild_type = torch.zeros(len(tokens), 20, device=self.device)
+        return jacobian_rows(
+            logits, tokens, start, stop, wild_type=wild_type, letters=all_letters(len(tokens)).to(self.device),
+            max_tokens=self.max_tokens,
+        )  # fmt: skip
+
+    def reduce(self, kind: str, jacobian: Tensor | np.ndarray) -> np.ndarray:
+        """From the Jacobian to the contact map on the host; the Jacobian may be overwritten."""
+        if kind == "authors":
+            return authors_map(np.asarray(jacobian))
+        assert isinstance(jacobian, Tensor)
+        return contact_map(jacobian, overwrite=True).cpu().numpy()
+
+    def whole(self, kind: str, tokens: Tensor) -> np.ndarray:
+        """The contact map, every forward run."""
+        rows = self.rows(kind, tokens, 0, len(tokens))
+        if kind == "authors":
+            wild_type = self.plain.logits(tokens[None])[0].cpu().numpy()
+            return self.reduce(kind, np.asarray(rows) - wild_type)
+        assert isinstance(rows, Tensor)
+        logits = {"plain": self.plain.logits, "fast": self.fast.logits, "transformers": self.transformers}[kind]
+        rows -= logits(tokens[None])[0].float()
+        rows[torch.arange(len(tokens)), tokens] = 0  # the native residue is not run
+        return self.reduce(kind, rows)
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    """Time of one call: CUDA events on a GPU, the clock elsewhere."""
+    if device != "cuda":
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    work()
+    stop.record()
+    torch.cuda.synchronize()
+    return float(start.elapsed_time(stop)) / 1000
+
+
+def matrix_rate(device: str, precision: str) -> float:
+    """Multiply-adds of a large matrix product that this machine does in a second, times two: the best of ten."""
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+    side = 8192 if device == "cuda" else 1536
+    left = torch.randn(side, side, device=device, dtype=dtype)
+    out = torch.empty_like(left)
+    times = [seconds(lambda: torch.mm(left, left, out=out), device) for _ in range(10)]
+    return 2 * side**3 / min(times)
+
+
+def positions_per_round(length: int, max_tokens: int, quick: bool) -> int:
+    """How many positions make about a whole number of our forwards, at least two."""
+    if quick:
+        return 1
+    mutants = max(1, max_tokens // (length + 2))
+    return min(length, max(2, round(mutants / 19)))
+
+
+def measure(case: Case, arguments: argparse.Namespace, seconds_left: float) -> dict[str, Any]:
+    """Rounds of all four until time is up (two at least, `--rounds` at most), and what they say."""
+    device, length = arguments.device, case.length
+    contenders = Contenders(case.architecture, device, arguments.precision, arguments.max_tokens)
+    generator = torch.Generator().manual_seed(length)
+    tokens = torch.randint(20, (length,), generator=generator).to(device)
+    count = positions_per_round(length, arguments.max_tokens, arguments.quick)
+    maps = {kind: contenders.whole(kind, tokens[:CHECKED_LENGTH]) for kind in KINDS}
+    for kind in KINDS:
+        contenders.rows(kind, tokens, 0, 1)
+    reductions = {kind: _reduction_seconds(contenders, kind, length, device) for kind in ("authors", "fast")}
+    reductions |= {"transformers": reductions["fast"], "plain": reductions["fast"]}
+    rounds: list[dict[str, float]] = []
+    began = time.monotonic()
+    while len(rounds) < arguments.rounds and (len(rounds) < 2 or _one_more(began, len(rounds), seconds_left)):
+        start = (len(rounds) * count) % max(1, length - count + 1)
+        order = KINDS if len(rounds) % 2 == 0 else KINDS[::-1]
+        rounds.append({
+            kind: seconds(lambda kind=kind, start=start: contenders.rows(kind, tokens, start, start + count), device)  # type: ignore[misc]
+            * length / count + reductions[kind]
+            for kind in order
+        })  # fmt: skip
+    return {
+        "size": case.size, "length": length, "rounds": rounds, "positions_timed": count, "reduction_s": reductions,
+        "map_error": {kind: _relative(maps[kind], maps["authors"]) for kind in KINDS},
+        "flops": (19 * length + 1) * case.architecture.flops(length), "tokens": (19 * length + 1) * (length + 2),
+        "profile": profile(contenders, tokens, device),
+    }  # fmt: skip
+
+
+def _one_more(began: float, done: int, limit: float) -> bool:
+    spent = time.monotonic() - began
+    return spent + spent / done <= limit
+
+
+def _reduction_seconds(contenders: Contenders, kind: str, length: int, device: str) -> float:
+    jacobian = torch.randn(length, 20, length, 20, device=device)
+    given = jacobian.double().cpu().numpy() if kind == "authors" else jacobian
+    return seconds(lambda: contenders.reduce(kind, given), device)
+
+
+def _relative(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def profile(contenders: Contenders, tokens: Tensor, device: str) -> dict[str, float]:
+    """Share of the fast path's time by operator, the ten largest."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    activities = [ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU]
+    with profiler(activities=activities) as found:
+        contenders.rows("fast", tokens, 0, 1)
+    attribute = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    times = {event.key: float(getattr(event, attribute)) for event in found.key_averages()}
+    total = sum(times.values()) or 1.0
+    largest = sorted(times.items(), key=lambda item: -item[1])[:10]
+    return {name: spent / total for name, spent in largest}
+
+
+def summary(result: dict[str, Any], rate: float) -> dict[str, Any]:
+    """Medians, ranges and ratios of one case; ratios are taken within a round."""
+    rows = {}
+    for kind in KINDS:
+        times = [each[kind] for each in result["rounds"]]
+        ratios = [each["authors"] / each[kind] for each in result["rounds"]]
+        median = statistics.median(times)
+        rows[kind] = {
+            "seconds": median, "seconds_range": [min(times), max(times)],
+            "ratio": statistics.median(ratios), "ratio_range": [min(ratios), max(ratios)],
+            "tokens_per_s": result["tokens"] / median, "share_of_matrix_rate": result["flops"] / median / rate,
+            "map_error": result["map_error"][kind],
+        }  # fmt: skip
+    ahead = statistics.median(each["transformers"] / each["fast"] for each in result["rounds"])
+    return {"size": result["size"], "length": result["length"], "rows": rows, "fast_over_transformers": ahead}
+
+
+def machine(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was measured on, and with what."""
+    import transformers
+
+    name = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if arguments.device == "cpu" and cpuinfo.exists():
+        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    return {
+        "device": name, "threads": torch.get_num_threads(), "precision": arguments.precision,
+        "max_tokens": arguments.max_tokens, "torch": torch.__version__, "transformers": transformers.__version__,
+        "python": platform.python_version(), "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }  # fmt: skip
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line; raises SystemExit with a sentence for what cannot be measured."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    add = parser.add_argument
+    add("--cases", nargs="+", default=["8m:128", "8m:256", "150m:128"], metavar="SIZE:L", help="such as 650m:256")
+    add("--device", default="cpu", choices=["cpu", "cuda"])
+    add("--precision", choices=["fp32", "tf32", "fp16"], help="of the fast path; default fp32, fp16 on a GPU")
+    add("--max-tokens", type=int, help="tokens of one of our forwards; default 10240 on a CPU, 65536 on a GPU")
+    add("--threads", type=int, help="of the CPU; default as PyTorch finds it")
+    add("--rounds", type=int, default=7, help="at most so many")
+    add("--minutes", type=float, default=10, help="for all cases together, about")
+    add("--quick", action="store_true", help="one position a round, two rounds: does it run")
+    add("--out", type=Path, default=Path("benchmark"), help="folder for benchmark.json and benchmark.md")
+    add("--docs", type=Path, help="a Markdown file whose section between the benchmark marks is replaced")
+    add("--precision-table", action="store_true", help="also the effect of fp16 on maps of tiny and of random models")
+    arguments = parser.parse_args(words)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("PyTorch sees no CUDA device here; use --device cpu")
+    arguments.precision = arguments.precision or ("fp16" if arguments.device == "cuda" else "fp32")
+    arguments.max_tokens = arguments.max_tokens or (65536 if arguments.device == "cuda" else 10240)
+    if arguments.quick:
+        arguments.rounds = 2
+    try:
+        pairs = [case.split(":") for case in arguments.cases]
+        arguments.cases = [Case(size, int(length)) for size, length in pairs]
+    except ValueError:
+        parser.error("a case is SIZE:L, such as 8m:256")
+    for case in arguments.cases:
+        if case.size not in ARCHITECTURES or case.length < CHECKED_LENGTH:
+            parser.error(f"sizes are {', '.join(ARCHITECTURES)} and L is {CHECKED_LENGTH} or more, not {case}")
+    return arguments
+
+
+def main(words: list[str] | None = None) -> dict[str, Any]:
+    """Measure, print and write; returns what benchmark.json holds. SystemExit if the maps are not the same."""
+    arguments = parse(words)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    rate = matrix_rate(arguments.device, arguments.precision)
+    cases, began = [], time.monotonic()
+    for number, case in enumerate(arguments.cases):
+        left = arguments.minutes * 60 - (time.monotonic() - began)
+        result = measure(case, arguments, max(0.0, left) / (len(arguments.cases) - number))
+        cases.append({**result, "summary": summary(result, rate)})
+        print(bench_tables.case_line(cases[-1]["summary"]), flush=True)
+    found = {"machine": machine(arguments), "matrix_rate": rate, "cases": cases}
+    if arguments.precision_table:
+        from bench_precision import precision_rows
+
+        found["precision"] = precision_rows(arguments.device, quick=arguments.quick)
+    text = bench_tables.markdown(found)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "benchmark.json").write_text(json.dumps(found, indent=1) + "\n")
+    (arguments.out / "benchmark.md").write_text(text)
+    if arguments.docs:
+        bench_tables.replace_section(arguments.docs, text)
+    print(text)
+    tolerance = 2e-2 if arguments.precision == "fp16" else 2e-4
+    wrong = [f"{each['size']}:{each['length']}" for each in cases if max(each["map_error"].values()) > tolerance]
+    if wrong:
+        raise SystemExit(f"benchmark: the contact maps of {', '.join(wrong)} differ by more than {tolerance}")
+    return found
+
+
+if __name__ == "__main__":
+    main()
