@@ -12,7 +12,12 @@ else
 DEMO_NOTE := random weights, the maps mean nothing
 endif
 
-.PHONY: help install demo test lint types format wheel clean
+STRUCTURES ?=
+RECOVERY := $(if $(STRUCTURES),pdb,demo)
+# Windows small enough for domains of 50 to 150 residues; the paper's are for chains of 200 and more.
+RECOVERY_KEYS := +experiment=single_segment model=$(DEMO_MODEL) segments.size=12 segments.margin=3 segments.threshold=2
+
+.PHONY: help install demo recovery test lint types format wheel clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -32,8 +37,19 @@ demo: install ## Contact maps of ten small domains, scored against their structu
 	$(BIN)/python -m plmjac.predict +dataset=demo model=$(DEMO_MODEL) store=demo/demo_$(DEMO_MODEL).zarr
 	$(BIN)/python -m plmjac.evaluate +evaluation=contact_precision store=demo/demo_$(DEMO_MODEL).zarr
 
+recovery: install ## Contact recovery under masking, three schedules: curves in demo/recovery_*/ (STRUCTURES=folder for your own)
+	$(BIN)/python -m plmjac.predict -m +dataset=$(RECOVERY) $(if $(STRUCTURES),dataset.path=$(STRUCTURES)) $(RECOVERY_KEYS) \
+		schedule=flanking,random 'store=demo/$(RECOVERY)_$${schedule.name}.zarr'
+	$(BIN)/python -m plmjac.predict +dataset=$(RECOVERY) $(if $(STRUCTURES),dataset.path=$(STRUCTURES)) $(RECOVERY_KEYS) \
+		schedule=random_avoiding_30 schedule.distance=10 store=demo/$(RECOVERY)_random_avoiding_10.zarr
+	$(BIN)/python -m plmjac.evaluate +evaluation=contact_recovery out=demo/recovery_$(RECOVERY) \
+		store=[demo/$(RECOVERY)_flanking.zarr,demo/$(RECOVERY)_random.zarr,demo/$(RECOVERY)_random_avoiding_10.zarr]
+
 test: install ## Run every test
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: install ## Authors' loop, transformers, plain and fast side by side (12 minutes; writes benchmark/)
+	$(BIN)/python scripts/benchmark.py --precision-table $(ARGS)
 
 lint: install ## Style, formatting and the direction of imports
 	$(BIN)/ruff check plmjac scripts tests

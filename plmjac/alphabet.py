@@ -53,6 +53,8 @@ def clean(sequence: str) -> tuple[str, str]:
         notes.append("trailing * dropped")
     if not letters:
         raise ValueError("the sequence is empty")
+    if _TOKEN_OF.keys() >= set(letters):  # nearly every sequence of a proteome
+        return letters, "; ".join(notes)
     for position, letter in enumerate(letters, start=1):
         if letter in _TOKEN_OF or letter == "J":
             continue
@@ -63,7 +65,7 @@ def clean(sequence: str) -> tuple[str, str]:
         elif letter.isspace() or letter in "<>":
             remedy = "white space and special tokens such as <mask> are not residues"
         elif letter == ":":
-            remedy = "give the chains of a complex as separate records"
+            remedy = "for the chains of a complex use +dataset=complex"
         else:
             remedy = f"residues are the letters {AMINO_ACIDS}{NONCANONICAL}"
         raise ValueError(f"position {position} holds {letter!r}; {remedy}")

@@ -159,6 +159,8 @@ def _problem(problem: Any, schema: type[BaseModel]) -> str:
         return f"there is no key {where!r}; {nearest(str(problem['loc'][-1]), known)}"
     if problem["type"] == "missing":
         return f"{where} is needed: give {where}=..."
+    if not where:  # of several keys together; the message names them
+        return str(problem["msg"]).removeprefix("Value error, ")
     return f"{where}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 

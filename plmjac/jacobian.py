@@ -1,14 +1,14 @@
-"""The method: substitutions, the categorical Jacobian, and its reduction to a contact map (Zhang et al., PNAS 2024).
+"""The method: the categorical Jacobian, and its reduction to a contact map (Zhang et al., PNAS 2024).
 
 `jacobian[i, a, j, b]` is the change of the logit of b at position j when position i is set to a (mutant - wild type).
 The contact map is center, symmetrize, frobenius_norm, zero diagonal, APC, in that order (docs/method.md says why the
 order matters). Everything here is arithmetic on tensors of any device: no model, no file, no framework.
 
-Memory: the Jacobian itself, 1,600 L^2 bytes in float32 (105 MB at L = 256), is held once; `contact_map` adds one block
-of rows at a time and leaves its argument alone unless it is told that it may overwrite it.
+Memory: the Jacobian itself, 1,600 L^2 bytes in float32 (105 MB at L = 256), is held once, and one block of rows beside
+it; `contact_map` holds a second one unless it is told that it may overwrite its argument.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from jaxtyping import Float, Int64
@@ -19,24 +19,27 @@ from plmjac.alphabet import NUM_AMINO_ACIDS
 Logits = Callable[[Int64[Tensor, "B L"]], Float[Tensor, "B L 20"]]
 """What the method needs of a model: tokens in, logits of the 20 amino acids at every position out."""
 
-BLOCK_BYTES = 64 * 2**20
+Read = Callable[[Int64[Tensor, "B L"]], Mapping[str, Tensor]]
+"""The same for several readouts of one forward: `logits` (B, L, 20), `representation` (B, L, D)."""
+
+BLOCK_BYTES = 16 * 2**20
 """Working memory of the reductions: rows are taken in blocks of about this size."""
 
 
-def all_letters() -> Int64[Tensor, " A"]:
-    """The tokens a position is set to in the paper: each of the 20 amino acids."""
-    return torch.arange(NUM_AMINO_ACIDS)
+def all_letters(length: int) -> Int64[Tensor, "L 20"]:
+    """The tokens each position is set to in the paper: each of the 20 amino acids."""
+    return torch.arange(NUM_AMINO_ACIDS).expand(length, -1)
 
 
 def substitutions(
-    tokens: Int64[Tensor, " L"], start: int, stop: int, letters: Int64[Tensor, " A"]
+    tokens: Int64[Tensor, " L"], start: int, stop: int, letters: Int64[Tensor, "L A"]
 ) -> tuple[Int64[Tensor, " M"], Int64[Tensor, " M"]]:
     """Every substitution at the positions start <= i < stop, in order, the wild type left out.
 
-    Returns the position of each mutant and the index into `letters` of the token it is set to. A position whose residue
-    is not among `letters` (X, B, U, Z, O) is set to all of them.
+    Position i is set to letters[i]. Returns the position of each mutant and the index into its letters of the token it
+    is set to. A position whose residue is not among its letters (X, B, U, Z, O) is set to all of them.
     """
-    different = tokens[start:stop, None] != letters[None, :]
+    different = tokens[start:stop, None] != letters[start:stop]
     positions, chosen = different.nonzero(as_tuple=True)
     return positions + start, chosen
 
@@ -62,7 +65,7 @@ def jacobian_rows(
     stop: int,
     *,
     wild_type: Float[Tensor, "L 20"],
-    letters: Int64[Tensor, " A"],
+    letters: Int64[Tensor, "L A"],
     max_tokens: int,
     on_forward: Callable[[int], None] = lambda _: None,
 ) -> Float[Tensor, "R A L 20"]:
@@ -71,29 +74,58 @@ def jacobian_rows(
     The wild-type substitution is not run: its row is exactly zero. `on_forward(n)` is called after each forward of n
     mutants. Peak memory: the rows in float32 plus one forward of at most `max_tokens` tokens.
     """
-    length, num_letters = len(tokens), len(letters)
-    rows = torch.zeros(stop - start, num_letters, length, NUM_AMINO_ACIDS, dtype=torch.float32, device=tokens.device)
+    return changes(
+        lambda batch: {"logits": logits(batch)}, tokens, start, stop, wild_type={"logits": wild_type}, letters=letters,
+        max_tokens=max_tokens, on_forward=on_forward,
+    )["logits"]  # fmt: skip
+
+
+def changes(
+    read: Read,
+    tokens: Int64[Tensor, " L"],
+    start: int,
+    stop: int,
+    *,
+    wild_type: Mapping[str, Tensor],
+    letters: Int64[Tensor, "L A"],
+    max_tokens: int,
+    on_forward: Callable[[int], None] = lambda _: None,
+) -> dict[str, Tensor]:
+    """What the substitutions at start <= i < stop change, for every readout in `wild_type`, from the same forwards.
+
+    `logits` (R, A, L, 20) is the block of rows of the Jacobian, `representation` (R, A, L) the norm over the channels
+    of the change of the hidden state, which itself is never kept. float32; the wild-type substitution is zero.
+    """
+    length, num_letters = len(tokens), letters.shape[1]
+    sizes = {"logits": (length, NUM_AMINO_ACIDS), "representation": (length,)}
+    blocks = {
+        name: torch.zeros(stop - start, num_letters, *sizes[name], dtype=torch.float32, device=tokens.device)
+        for name in wild_type
+    }
     positions, chosen = substitutions(tokens, start, stop, letters)
+    new = letters[positions, chosen]
     size = mutants_per_forward(length, max_tokens)
     for at in range(0, len(positions), size):
         position, choice = positions[at : at + size], chosen[at : at + size]
-        change = logits(mutants(tokens, position, letters[choice])).float() - wild_type
-        rows[position - start, choice] = change
+        after = read(mutants(tokens, position, new[at : at + size]))
+        for name, block in blocks.items():
+            change = after[name].float() - wild_type[name]
+            block[position - start, choice] = change if name == "logits" else change.norm(dim=-1)
         on_forward(len(position))
-    return rows
+    return blocks
 
 
 def categorical_jacobian(
     logits: Logits,
     tokens: Int64[Tensor, " L"],
     *,
-    letters: Int64[Tensor, " A"] | None = None,
+    letters: Int64[Tensor, "L A"] | None = None,
     max_tokens: int = 4096,
     on_forward: Callable[[int], None] = lambda _: None,
 ) -> Float[Tensor, "L A L 20"]:
     """The whole categorical Jacobian of one sequence, float32, on the device of `tokens`; A = 20 by default."""
     if letters is None:
-        letters = all_letters().to(tokens.device)
+        letters = all_letters(len(tokens)).to(tokens.device)
     wild_type = logits(tokens[None])[0].float()
     return jacobian_rows(
         logits, tokens, 0, len(tokens), wild_type=wild_type, letters=letters, max_tokens=max_tokens,
@@ -107,15 +139,11 @@ def center(jacobian: Float[Tensor, "L A M B"]) -> Float[Tensor, "L A M B"]:
     The four operations commute and are idempotent. The means include the blocks i = j and the zero wild-type rows, as
     in the paper. A mean over an axis of size 1 would leave nothing but zeros.
     """
-    return center_(jacobian.clone())
-
-
-def center_(jacobian: Float[Tensor, "L A M B"]) -> Float[Tensor, "L A M B"]:
-    """`center` in place: the argument is overwritten and returned."""
+    centered = jacobian.clone()
     for axis in range(4):
-        if jacobian.shape[axis] > 1:
-            jacobian -= jacobian.mean(dim=axis, keepdim=True)
-    return jacobian
+        if centered.shape[axis] > 1:
+            centered -= centered.mean(dim=axis, keepdim=True)
+    return centered
 
 
 def symmetrize(jacobian: Float[Tensor, "L A L A"]) -> Float[Tensor, "L A L A"]:
@@ -160,17 +188,65 @@ def contact_map(jacobian: Float[Tensor, "L A L 20"], *, overwrite: bool = False)
     are symmetrized instead, as ColabBio does for its mask-only mode. `overwrite=True` centers in place and saves the
     second copy of the Jacobian. Source: Zhang et al. 2024, `get_contacts` of the authors' code; docs/method.md.
     """
-    centered = center_(jacobian) if overwrite else center(jacobian)
-    if centered.shape[1] != centered.shape[3]:
-        norms = frobenius_norm(centered)
-        return corrected((norms + norms.T) / 2)
-    return corrected(torch.cat([frobenius_norm(block) for block in _symmetrized_blocks(centered)]))
+    reduction = Reduction(jacobian if overwrite else torch.empty_like(jacobian))
+    for start, stop in _blocks(jacobian):
+        reduction.add(start, jacobian[start:stop])
+    return reduction.contact_map()
 
 
-def _symmetrized_blocks(jacobian: Float[Tensor, "L A L A"]) -> Iterator[Float[Tensor, "R A L A"]]:
-    """`symmetrize` a block of rows at a time, so that no second tensor of the Jacobian's size is needed."""
+class Reduction:
+    """From blocks of rows, as they are computed, to the contact map, in two passes over the tensor.
+
+    The first centers each block along a, j and b as it arrives and adds it up; the second subtracts the mean over i
+    from both directions of a pair, adds them and takes the norm. Projections commute, so this is exact.
+    `buffer` (L, A, L, 20) is all that is held besides one block; it may be the tensor that the blocks are taken from.
+    """
+
+    def __init__(self, buffer: Float[Tensor, "L A L 20"]) -> None:
+        self.buffer = buffer
+        self.total = torch.zeros_like(buffer[0])
+
+    def add(self, start: int, rows: Float[Tensor, "R A L 20"]) -> None:
+        """Take the rows from `start` on; they are left alone unless they are part of the buffer."""
+        block = self.buffer[start : start + len(rows)]
+        if block.data_ptr() != rows.data_ptr():
+            block.copy_(rows)
+        for axis in (1, 2, 3):
+            if block.shape[axis] > 1:
+                block -= block.mean(dim=axis, keepdim=True)
+        self.total += block.sum(dim=0)
+
+    def contact_map(self) -> Float[Tensor, "L L"]:
+        """The map, once every row was added; the buffer stays as it is."""
+        return corrected(self.norms())
+
+    def norms(self) -> Float[Tensor, "L L"]:
+        """How strongly each pair is coupled, symmetric and not yet corrected, the diagonal included."""
+        centered, length = self.buffer, len(self.buffer)
+        mean = self.total / length if length > 1 else torch.zeros_like(self.total)
+        if centered.shape[1] != centered.shape[3]:
+            norms = torch.cat([frobenius_norm(centered[start:stop] - mean) for start, stop in _blocks(centered)])
+            return (norms + norms.T) / 2
+        norms = torch.empty(length, length, dtype=centered.dtype, device=centered.device)
+        for start, stop in _blocks(centered):
+            both = centered[start:stop] - mean
+            both += (centered[:, :, start:stop] - mean[:, start:stop]).permute(2, 3, 0, 1)
+            norms[start:stop] = frobenius_norm(both.div_(2))
+        return norms
+
+
+def representation_map(strength: Float[Tensor, "L L"]) -> Float[Tensor, "L L"]:
+    """The contact map of the representation Jacobian: symmetrize, APC, zero diagonal.
+
+    `strength[i, j]` is the norm of the change of the hidden state at j, averaged over the substitutions at i. Nothing
+    is centered, and the diagonal stays in the sums of APC. Source: "repr-CJ" of Thorstenson, arXiv 2606.21876.
+    """
+    scores = zero_diagonal(apc((strength + strength.T) / 2))
+    return (scores + scores.T) / 2
+
+
+def _blocks(jacobian: Float[Tensor, "L A M B"]) -> Iterator[tuple[int, int]]:
+    """Ranges of rows that take about BLOCK_BYTES."""
     length = len(jacobian)
     rows = max(1, BLOCK_BYTES // max(1, jacobian[:1].numel() * jacobian.element_size()))
-    for start in range(0, length, rows):
-        mirror = jacobian[:, :, start : start + rows].permute(2, 3, 0, 1)
-        yield (jacobian[start : start + rows] + mirror) / 2
+    return ((start, min(start + rows, length)) for start in range(0, length, rows))

@@ -8,13 +8,15 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plmjac.config import DONE, Config, UsageError, run
 from plmjac.predict import PredictConfig, build_dataset, parse_predict
 
 if TYPE_CHECKING:
+    from plmjac.models import Architecture
     from plmjac.workplan import ManifestRow
 
 log = logging.getLogger("plmjac.plan")
@@ -46,7 +48,7 @@ def plan(config: Config) -> int:
         print(f"            {count:6d} {reason}")
     todo = [row for row in rows if row.status == "pending" and not row.alias_of]
     if todo:
-        _print_work(todo, settings, size.flops)
+        _print_work(todo, settings, size)
     for row in rows:
         if row.status in ("failed", "skipped"):
             print(f"{row.status:8s}  {row.id}: {row.reason} [{row.source}]")
@@ -79,13 +81,22 @@ def _rows(settings: PredictConfig) -> "tuple[list[ManifestRow], Counter[str]]":
     return plain, reasons
 
 
-def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, flops_of: Callable[[int], int]) -> None:
-    from plmjac.workplan import forwards
+@dataclass(frozen=True)
+class _Work:
+    """What is forecast of a run: forwards of each protein, how sure that is, and bytes on disk and in memory."""
 
+    forwards: list[int]
+    certainty: str
+    stored: float
+    memory: str
+
+
+def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> None:
     lengths = [row.length for row in rows]
-    total = sum(forwards(length) * flops_of(length) for length in lengths)
+    work = (_jacobian_work if settings.recovery is None else _recovery_work)(rows, settings, architecture)
+    total = sum(each * architecture.flops(length) for each, length in zip(work.forwards, lengths, strict=True))
     print(f"residues  {sum(lengths):,} (lengths {min(lengths)} to {max(lengths)})")
-    print(f"forwards  {sum(map(forwards, lengths)):,}")
+    print(f"forwards  {sum(work.forwards):,}{work.certainty}")
     print(f"FLOPs     {total:.3g}")
     rate = measured_rate() * CPU_SHARE
     print(
@@ -94,16 +105,49 @@ def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, flops_of: Ca
     print("          products were just measured to do; small models are slower than this, by their overhead)")
     for name, peak in GPU_FLOPS.items():
         print(f"          {duration(total / (peak * GPU_SHARE))} on one {name}, at half its peak")
-    print(f"store     about {size(sum(stored_bytes(length, settings.keep) for length in lengths))}, uncompressed")
-    longest = max(lengths)
-    print(f"memory    {size(1600 * longest**2)} for the Jacobian of the longest protein, besides model and forward")
+    print(f"store     about {size(work.stored)}, uncompressed")
+    print(f"memory    {work.memory}, besides model and forward")
 
 
-def stored_bytes(length: int, keep: Iterable[str]) -> int:
-    """Bytes of one protein's arrays before compression."""
-    per = {"contacts": 4 * length * length, "contact_head": 4 * length * length, "logits": 80 * length,
-           "jacobian": 800 * length * length}  # fmt: skip
-    return sum(per[name] for name in keep)
+def _jacobian_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> _Work:
+    from plmjac.workplan import forwards
+
+    lengths, letters = [row.length for row in rows], settings.substitutions.num_letters
+    return _Work(
+        [forwards(length, settings.substitutions.forwards_per_residue) for length in lengths],
+        "",
+        sum(stored_bytes(length, settings.keep, letters, architecture) for length in lengths),
+        f"{size(80 * letters * max(lengths) ** 2)} for the Jacobian of the longest protein",
+    )
+
+
+def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> _Work:
+    from plmjac.inference.annotations import annotations
+
+    recovery = settings.recovery
+    assert recovery is not None
+    known = annotations(recovery.segments, build_dataset(settings))
+    contexts = [recovery.contexts_of(row.id, row.length, known) for row in rows]
+    longest = max(row.length for row in rows)
+    return _Work(
+        [recovery.forwards_of(row.length, number) for row, number in zip(rows, contexts, strict=True)],
+        " exactly" if recovery.is_exact else " at most: segments are chosen by contacts that are not known yet",
+        sum(recovery.stored_bytes(row.length, number) for row, number in zip(rows, contexts, strict=True)),
+        f"{size(1600 * longest**2)} for the Jacobian of the longest protein"
+        if recovery.readout == "jacobian"
+        else f"{size(max(recovery.stored_bytes(row.length, n) for row, n in zip(rows, contexts, strict=True)))} "
+        "for the contexts of one protein",
+    )
+
+
+def stored_bytes(length: int, keep: Iterable[str], letters: int, architecture: "Architecture") -> int:
+    """Bytes of one protein's arrays before compression; `letters` are those each position is set to."""
+    others = {
+        "logits": 80 * length,
+        "jacobian": 40 * letters * length**2,
+        "attention_heads": 2 * architecture.num_layers * architecture.num_heads * length**2,
+    }
+    return sum(others.get(name, 4 * length**2) for name in keep)
 
 
 def measured_rate(seconds: float = 0.3) -> float:

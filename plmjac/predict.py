@@ -13,6 +13,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,27 +25,31 @@ if __name__ == "__main__":
     # of three to five. Alone it makes no difference. Read by OpenMP when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from plmjac.config import DONE, SOME_FAILED, Config, UsageError, nearest, options, parse, run
+from plmjac.inference.recovery_settings import RecoverySettings
 from plmjac.inference.settings import LoggerSettings, TrainerSettings, is_only_rank, is_rank_zero, under_torchrun
+from plmjac.schedules import AnySchedule
+from plmjac.segments import AnyChoice
+from plmjac.substitutions import Substitutions
 
 if TYPE_CHECKING:
+    from plmjac.attention import Head
     from plmjac.datasets import Dataset
+    from plmjac.inference.datamodule import PlanDataModule
+    from plmjac.inference.module import JacobianModule
     from plmjac.inference.preparation import Preparation, Request
-    from plmjac.models import LanguageModel
+    from plmjac.inference.progress import Progress
+    from plmjac.inference.recovery import RecoveryModule, RecoveryWriter
+    from plmjac.inference.writer import ChunkWriter
+    from plmjac.models import LanguageModel, Precision
 
 log = logging.getLogger("plmjac.predict")
 
-Keep = Literal["contacts", "logits", "jacobian", "contact_head"]
-
-
-class SubstitutionsGroup(BaseModel):
-    """What each position is set to; see conf/substitutions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Literal["all"]
+Keep = Literal[
+    "contacts", "logits", "jacobian", "contact_head", "representation", "attention", "attention_heads", "blocks"
+]
 
 
 class ModelGroup(BaseModel):
@@ -55,9 +60,18 @@ class ModelGroup(BaseModel):
     name: str
     checkpoint: Path | None = None
     seed: int = Field(0, ge=0)
-    fast: bool = False
+    fast: bool = True
+    precision: Literal["fp32", "tf32", "fp16"] | None = None
     token_dropout: bool | None = None
     bos_eos: Literal["keep", "mask"] = "keep"
+
+
+class FullSchedule(BaseModel):
+    """Nothing is masked: the ordinary run; see conf/schedule."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["full"]
 
 
 class PredictConfig(BaseModel):
@@ -67,11 +81,15 @@ class PredictConfig(BaseModel):
 
     dataset: dict[str, Any]
     model: ModelGroup
-    substitutions: SubstitutionsGroup
+    substitutions: Substitutions = Field(discriminator="name")
+    schedule: FullSchedule | AnySchedule = Field(discriminator="name")
+    segments: AnyChoice | None = Field(None, discriminator="name")
+    readout: Literal["contact_head", "jacobian"] | None
     trainer: TrainerSettings
     logger: LoggerSettings = Field(discriminator="name")
     store: Path
     keep: tuple[Keep, ...]
+    heads: Path | None
     max_length: PositiveInt | None
     seed: int = Field(ge=0)
     max_tokens: PositiveInt | None
@@ -85,10 +103,58 @@ class PredictConfig(BaseModel):
 
     @field_validator("keep")
     @classmethod
-    def _something_of_the_jacobian(cls, keep: tuple[Keep, ...]) -> tuple[Keep, ...]:
-        if not {"contacts", "jacobian"} & set(keep):
-            raise ValueError("keep must hold contacts or jacobian, which is what the forward passes are for")
+    def _in_order(cls, keep: tuple[Keep, ...]) -> tuple[Keep, ...]:
         return tuple(sorted(set(keep)))
+
+    @model_validator(mode="after")
+    def _every_forward_has_a_use(self) -> "PredictConfig":
+        if self.recovery is not None:
+            return self
+        of_mutants = sorted({"contacts", "jacobian", "representation"} & set(self.keep))
+        if self.substitutions.name == "none" and of_mutants:
+            names = ", ".join(of_mutants)
+            raise ValueError(f"substitutions=none makes no mutants, and {names} need them; keep=[logits], for instance")
+        if self.substitutions.name != "none" and not of_mutants:
+            raise ValueError(
+                "keep must hold contacts or jacobian (or representation), which is what the forward passes are for; "
+                "for what the wild type alone can give add substitutions=none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _heads_for_attention(self) -> "PredictConfig":
+        if {"attention", "attention_heads"} <= set(self.keep):
+            raise ValueError("keep attention_heads (to choose heads from) or attention (of those chosen), not both")
+        if "attention" in self.keep and self.heads is None:
+            raise ValueError(
+                "keep=attention is the mean of the heads that a file names: heads=FILE.json. Make one from proteins "
+                "with structures: keep=attention_heads substitutions=none, then "
+                "`python -m plmjac.evaluate +evaluation=attention_heads store=...`"
+            )
+        if self.heads is not None and "attention" not in self.keep:
+            raise ValueError(f"heads={self.heads} has no effect; add attention to keep")
+        return self
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> "PredictConfig":
+        """Recovery has keys of its own, and the Jacobian's have no effect on it."""
+        name = self.schedule.name
+        if self.recovery is not None:
+            self.recovery.check()
+            if self.rows_per_chunk is not None or self.substitutions.name != "all":
+                raise ValueError(f"rows_per_chunk and substitutions have no effect with schedule={name}")
+        elif name != "full":
+            raise ValueError(f"which segments? Add one of: {'  '.join(f'segments={o}' for o in options('segments'))}")
+        elif self.segments is not None or self.readout is not None or "blocks" in self.keep:
+            raise ValueError("segments, readout, keep=blocks have no effect with schedule=full; add schedule=flanking")
+        return self
+
+    @property
+    def recovery(self) -> RecoverySettings | None:
+        """What a recovery run is asked for; None where this is none."""
+        if isinstance(self.schedule, FullSchedule) or self.segments is None:
+            return None
+        return RecoverySettings(self.schedule, self.segments, self.readout or "contact_head", self.seed, self.keep)
 
 
 def parse_predict(config: Config) -> PredictConfig:
@@ -103,15 +169,26 @@ def parse_predict(config: Config) -> PredictConfig:
         raise UsageError(f"there is no dataset {config['dataset']!r}; {nearest(str(config['dataset']), names)}")
     if "name" not in config["dataset"]:
         raise UsageError(f"which dataset do these keys belong to? Add one of: {listed}")
-    return parse(PredictConfig, {**config, "store": config.get("store") or _default_store(config)})
+    is_full = _option(config, "schedule") == "full"
+    keep = config.get("keep") if config.get("keep") is not None else ["contacts", "logits"] if is_full else ["blocks"]
+    return parse(PredictConfig, {**config, "store": config.get("store") or _default_store(config), "keep": keep})
 
 
 def _default_store(config: Config) -> str:
-    """runs/<dataset>_<model>.zarr, with the seed where that is not 0, so that the jobs of a sweep keep apart."""
-    model = config.get("model")
-    name = model.get("name") if isinstance(model, dict) else model
-    seed = f"_seed{config['seed']}" if config.get("seed") else ""
-    return f"runs/{config['dataset']['name']}_{name}{seed}.zarr"
+    """runs/<dataset>_<model>.zarr, with what else tells the jobs of a sweep apart: schedule, segments, seed."""
+    parts = [_option(config, "dataset"), _option(config, "model")]
+    if _option(config, "schedule") != "full":
+        parts.append(_option(config, "schedule"))
+        parts += [name for name in (_option(config, "segments"),) if name != "single"]
+    if config.get("seed"):
+        parts.append(f"seed{config['seed']}")
+    return f"runs/{'_'.join(parts)}.zarr"
+
+
+def _option(config: Config, group: str) -> str:
+    """The chosen option of a config group."""
+    chosen = config.get(group)
+    return str(chosen.get("name") if isinstance(chosen, dict) else chosen)
 
 
 def predict(config: Config) -> int:
@@ -143,37 +220,70 @@ def _compute(settings: PredictConfig, config: Config, model: "LanguageModel", pr
     """This process's share of the forward passes, through Lightning; whether it is rank 0 that comes back."""
     from plmjac.inference.datamodule import PlanDataModule
     from plmjac.inference.loggers import build_logger
-    from plmjac.inference.module import JacobianModule
     from plmjac.inference.progress import Progress
     from plmjac.inference.trainer import build_trainer
-    from plmjac.inference.writer import ChunkWriter
-    from plmjac.jacobian import all_letters
-    from plmjac.store import SavedRows
 
     data = PlanDataModule(preparation)
     progress = Progress(data)
-    module = JacobianModule(
-        model,
-        letters=all_letters(),
-        readouts=set(settings.keep) - {"contacts", "jacobian"},
-        max_tokens=settings.max_tokens,
-        threads=settings.threads,
-        saved=SavedRows(settings.store),
-        on_forward=progress.advance,
-    )
+    parts = _jacobian_loop if settings.recovery is None else _recovery_loop
+    module, writer = parts(settings, model, data, progress)
     logger, code = None, 1
     if is_rank_zero():
         folder = Path(f"{settings.store.absolute()}-logs")
-        logger = build_logger(settings.logger, run_config=config, default_dir=folder)
+        logger = build_logger(settings.logger, run_config=_logged(config, preparation.request), default_dir=folder)
     try:
-        callbacks = [ChunkWriter(data, settings.keep), progress]
-        trainer = build_trainer(settings.trainer, callbacks, logger, settings.store.absolute() / "pending")
+        trainer = build_trainer(settings.trainer, [writer, progress], logger, settings.store.absolute() / "pending")
         trainer.predict(module, datamodule=data, return_predictions=False)
         code = SOME_FAILED if module.failed else DONE
         return trainer.is_global_zero
     finally:
         if logger is not None:
             logger.close(code)
+
+
+def _logged(config: Config, request: "Request") -> dict[str, Any]:
+    """What a logger is told of a run: its configuration, versions, and what the store says of itself (weights hash)."""
+    return {**config, "versions": request.details["versions"], "identity": request.identity}
+
+
+def _jacobian_loop(
+    settings: PredictConfig, model: "LanguageModel", data: "PlanDataModule", progress: "Progress"
+) -> "tuple[JacobianModule, ChunkWriter]":
+    """What computes chunks of Jacobians, and what writes them."""
+    from plmjac.inference.module import JacobianModule
+    from plmjac.inference.writer import ChunkWriter
+    from plmjac.store import SavedRows
+
+    module = JacobianModule(
+        model,
+        substitutions=settings.substitutions,
+        readouts=set(settings.keep) - {"contacts", "jacobian"},
+        heads=_heads(settings, model),
+        max_tokens=settings.max_tokens,
+        threads=settings.threads,
+        saved=SavedRows(settings.store),
+        on_forward=progress.advance,
+    )
+    return module, ChunkWriter(data, settings.keep)
+
+
+def _recovery_loop(
+    settings: PredictConfig, model: "LanguageModel", data: "PlanDataModule", progress: "Progress"
+) -> "tuple[RecoveryModule, RecoveryWriter]":
+    """What masks proteins and reads their contacts, and what writes them."""
+    from plmjac.inference.annotations import annotations
+    from plmjac.inference.masking import MaskingExperiment
+    from plmjac.inference.recovery import RecoveryModule, RecoveryWriter
+
+    assert settings.recovery is not None
+    module = RecoveryModule(
+        MaskingExperiment(model, settings.recovery),
+        annotations=annotations(settings.recovery.segments, data.request.records()),
+        max_tokens=settings.max_tokens,
+        threads=settings.threads,
+        on_forward=progress.advance_share,
+    )
+    return module, RecoveryWriter(data)
 
 
 def build_dataset(settings: PredictConfig) -> "Dataset":
@@ -188,55 +298,124 @@ def _model(settings: PredictConfig) -> "LanguageModel":
     from plmjac.models import load_model
 
     try:
-        model = load_model(**settings.model.model_dump())
+        model = load_model(**{**settings.model.model_dump(), "precision": _precision(settings)})
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
-    if missing := set(settings.keep) - {"contacts", "jacobian"} - model.readouts:
+    if settings.recovery is not None:
+        try:
+            settings.recovery.check_readouts(model.readouts, model.name)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        return model
+    if missing := set(settings.keep) - {"contacts", "jacobian", "attention_heads"} - model.readouts:
         raise UsageError(
             f"keep={sorted(missing)}: model {model.name} has no such readout; it has {sorted(model.readouts)}"
         )
     return model
 
 
+def _heads(settings: PredictConfig, model: "LanguageModel") -> "tuple[Head, ...] | None":
+    """The attention heads in the file that `heads` names, which must have been chosen for these weights."""
+    from plmjac.attention import read_heads
+
+    try:
+        return read_heads(settings.heads, model.weights_sha256, model.name).heads if settings.heads else None
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def _request(settings: PredictConfig, config: Config, model: "LanguageModel") -> "Request":
     """What determines the store's bytes (identity), what is written down besides (details), and the input."""
     from plmjac.alphabet import AMINO_ACIDS
-    from plmjac.inference.device import DEFAULT_MAX_TOKENS, device_kind, threads_per_rank
+    from plmjac.inference.device import device_kind, threads_per_rank
     from plmjac.inference.preparation import Request
-    from plmjac.workplan import forwards
 
     dataset = build_dataset(settings)
     device = device_kind(settings.trainer)
     identity = {
-        "kind": "jacobian",
         "model": {"name": model.name, "weights_sha256": model.weights_sha256, **_variant(settings)},
         "keep": list(settings.keep),
-        "substitutions": settings.substitutions.name,
-        "rows_per_chunk": settings.rows_per_chunk,
         "dtype": "float32",
         "alphabet": AMINO_ACIDS,
-        "sign": "mutant - wild type",
     }
     run_facts = {
         "device": device,
-        "max_tokens": settings.max_tokens or DEFAULT_MAX_TOKENS[device],
+        "max_tokens": settings.max_tokens or _batch_size(settings, model, device),
         "threads": settings.threads or threads_per_rank(),
     }
-    architecture = model.architecture
-    return Request(
+    request = Request(
         records=lambda: dataset,
         store=settings.store,
         identity=identity,
         details={"run": run_facts, "config": _jsonable(config), "versions": versions()},
-        cost=lambda length: float(forwards(length) * architecture.flops(length)),
         max_length=settings.max_length,
-        rows_per_chunk=settings.rows_per_chunk,
     )
+    return (_jacobian_request if settings.recovery is None else _recovery_request)(request, settings, model)
+
+
+def _jacobian_request(request: "Request", settings: PredictConfig, model: "LanguageModel") -> "Request":
+    """What a run of Jacobians adds: what is substituted, and how a protein is cut into work items."""
+    from plmjac.workplan import forwards
+
+    per_residue, flops = settings.substitutions.forwards_per_residue, model.architecture.flops
+    identity = {
+        **request.identity,
+        "kind": "jacobian",
+        "substitutions": settings.substitutions.identity(),
+        "rows_per_chunk": settings.rows_per_chunk,
+        "sign": "mutant - wild type",
+    }
+    if heads := _heads(settings, model):
+        identity["heads"] = [list(head) for head in heads]
+    return replace(
+        request,
+        identity=identity,
+        cost=lambda protein: float(forwards(len(protein), per_residue) * flops(len(protein))),
+        rows_per_chunk=settings.rows_per_chunk,
+        num_letters=settings.substitutions.num_letters,
+        forwards_per_residue=per_residue,
+    )
+
+
+def _recovery_request(request: "Request", settings: PredictConfig, model: "LanguageModel") -> "Request":
+    """What a recovery run adds: what is masked and watched. A protein is one work item."""
+    from plmjac.inference.annotations import annotations
+
+    assert settings.recovery is not None
+    known = annotations(settings.recovery.segments, request.records())
+    return replace(
+        request,
+        identity={**request.identity, "kind": "recovery", **settings.recovery.identity()},
+        cost=settings.recovery.cost(model.architecture.flops, known),
+        rows_per_chunk=sys.maxsize,
+    )
+
+
+def _batch_size(settings: PredictConfig, model: "LanguageModel", device: Literal["cpu", "cuda"]) -> int:
+    """Tokens of a forward for a store that is about to be begun; one that is there says what it was begun with."""
+    from plmjac.inference.batch_size import max_tokens_for
+    from plmjac.inference.device import DEFAULT_MAX_TOKENS, threads_per_rank
+
+    if not is_rank_zero() or (settings.store / "zarr.json").exists():
+        return DEFAULT_MAX_TOKENS[device]
+    return max_tokens_for(model, str(_variant(settings)), device, settings.threads or threads_per_rank())
 
 
 def _variant(settings: PredictConfig) -> dict[str, Any]:
     """What else of the model's settings changes its numbers."""
-    return settings.model.model_dump(include={"fast", "token_dropout", "bos_eos"})
+    chosen = settings.model.model_dump(include={"fast", "token_dropout", "bos_eos"})
+    return {**chosen, "precision": _precision(settings)}
+
+
+def _precision(settings: PredictConfig) -> "Precision":
+    """What matrix products are computed in on the device of this run."""
+    from plmjac.inference.device import device_kind
+    from plmjac.models import resolve_precision
+
+    try:
+        return resolve_precision(settings.model.precision, device_kind(settings.trainer), fast=settings.model.fast)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def versions() -> dict[str, str]:
@@ -275,7 +454,7 @@ def main() -> None:
     if under_torchrun():
         interruption.end_with_parent()
     try:
-        code = run("predict", predict, added_groups=["dataset"])
+        code = run("predict", predict, added_groups=["dataset", "experiment"])
     except interruption.Interrupted as signal:
         interruption.end(f"interrupted by {signal}; nothing is lost, run the same command again to resume")
     except OSError as error:

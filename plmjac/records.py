@@ -4,11 +4,12 @@ A dataset yields `Protein`s and `Rejected`s; the plan turns proteins into `WorkI
 a `JacobianChunk` or a `Failure`. Nothing here computes, reads or writes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 Atom = Literal["cb", "ca"]
@@ -46,15 +47,19 @@ class Structure(Protocol):
 class Coordinates:
     """C-alpha and C-beta positions in angstrom, one row per residue of the sequence, NaN where unresolved.
 
-    `beta` of glycine, and of a residue whose C-beta is missing but whose C-alpha is there, is its C-alpha.
+    `beta` of glycine, and of a residue whose C-beta is missing but whose C-alpha is there, is its C-alpha. `backbone`
+    are N, C-alpha, C and O where the source has them all, for secondary structure.
     """
 
     alpha: Float[np.ndarray, "L 3"]
     beta: Float[np.ndarray, "L 3"]
+    backbone: Float[np.ndarray, "L 4 3"] | None = None
 
     def __post_init__(self) -> None:
         if self.alpha.shape != self.beta.shape or self.alpha.shape[1:] != (3,):
             raise ValueError(f"coordinates of shapes {self.alpha.shape} and {self.beta.shape}; both must be (L, 3)")
+        if self.backbone is not None and self.backbone.shape != (len(self.alpha), 4, 3):
+            raise ValueError(f"a backbone of shape {self.backbone.shape} for {len(self.alpha)} residues")
 
     def contacts(self, atom: Atom = "cb", cutoff: float = 8.0) -> Contacts:
         """Pairs of residues whose `atom`s are closer than `cutoff` angstrom."""
@@ -64,6 +69,27 @@ class Coordinates:
         pairs = np.where(np.isnan(distances), np.inf, distances) < cutoff
         np.fill_diagonal(pairs, False)
         return Contacts(pairs, resolved)
+
+
+@dataclass(frozen=True, eq=False)
+class Atoms:
+    """Every heavy atom of the residues of one chain that are there, in file order.
+
+    `residue` says which residue of `sequence` an atom belongs to; positions are in angstrom. `b_factor` is what the
+    file's column of that name holds: an uncertainty in a crystal structure, pLDDT in a predicted one.
+    """
+
+    sequence: str
+    name: tuple[str, ...]
+    element: tuple[str, ...]
+    residue: Int64[np.ndarray, " A"]
+    position: Float64[np.ndarray, "A 3"]
+    b_factor: Float64[np.ndarray, " A"]
+
+    def __post_init__(self) -> None:
+        counts = {len(self.name), len(self.element), len(self.residue), len(self.position), len(self.b_factor)}
+        if len(counts) != 1:
+            raise ValueError(f"atoms with columns of different lengths: {sorted(counts)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +107,70 @@ class ContactList:
             raise ValueError(f"no contacts for {atom} < {cutoff} A; there are {there}") from None
 
 
+@dataclass(frozen=True)
+class Chains:
+    """How the chains of a complex lie in one sequence: half-open spans in order; what lies between two is a linker.
+
+    The model is told that each chain after the first begins `index_gap` residues further on than it stands. As text:
+    "0:120 145:265 +200", the last word where there is a gap. Raises ValueError for spans that overlap or are empty.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    index_gap: int = 0
+
+    def __post_init__(self) -> None:
+        bounds = [bound for span in self.spans for bound in span]
+        if not bounds or bounds[0] != 0 or bounds != sorted(bounds) or any(start == stop for start, stop in self.spans):
+            raise ValueError(f"chains at {self.spans}: they start at 0, are not empty and do not overlap")
+        if self.index_gap < 0:
+            raise ValueError(f"index_gap={self.index_gap}; it is 0 or more residues")
+
+    def __str__(self) -> str:
+        words = [f"{start}:{stop}" for start, stop in self.spans]
+        return " ".join([*words, *([f"+{self.index_gap}"] if self.index_gap else [])])
+
+    @classmethod
+    def parse(cls, text: str) -> "Chains | None":
+        """What `str` wrote; None for an empty text, which stands for a single chain."""
+        words = text.split()
+        gap = int(words.pop()[1:]) if words and words[-1].startswith("+") else 0
+        spans = [word.split(":") for word in words]
+        return cls(tuple((int(start), int(stop)) for start, stop in spans), gap) if words else None
+
+    @classmethod
+    def of(cls, length: int, breaks: Sequence[int], linkers: Sequence[Sequence[int]], index_gap: int) -> "Chains":
+        """From what a store says of them: where chains start after the first, and the linkers before those."""
+        stop_before = {stop: start for start, stop in linkers}
+        stops = [*(stop_before.get(start, start) for start in breaks), length]
+        return cls(tuple(zip([0, *breaks], stops, strict=True)), index_gap)
+
+    @property
+    def breaks(self) -> tuple[int, ...]:
+        """Where the second chain and those after it start, as indices into the sequence, counted from 0."""
+        return tuple(start for start, _ in self.spans[1:])
+
+    @property
+    def linkers(self) -> tuple[tuple[int, int], ...]:
+        """Half-open spans of the residues that belong to no chain and are never scored."""
+        stops = [stop for _, stop in self.spans[:-1]]
+        return tuple((stop, start) for stop, start in zip(stops, self.breaks, strict=True) if start > stop)
+
+    def positions(self) -> Int64[np.ndarray, " L"] | None:
+        """The residue index of every residue as the model is told it; None where it is 0, 1, ..., L - 1."""
+        if not self.index_gap:
+            return None
+        indices = np.arange(self.spans[-1][1], dtype=np.int64)
+        for start in self.breaks:
+            indices[start:] += self.index_gap
+        return indices
+
+
 @dataclass(frozen=True, eq=False)
 class Protein:
     """One sequence to compute, clean (see `alphabet.clean`), with its structure where one is known.
 
     `source` says where it came from in words a user can act on ("my.fasta, record 3"); `note` says what was changed on
-    reading, or is empty.
+    reading, or is empty. `chains` is None for a single chain, else where those of a complex lie in the sequence.
     """
 
     id: str
@@ -94,12 +178,15 @@ class Protein:
     source: str = ""
     note: str = ""
     structure: Structure | None = None
+    chains: Chains | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
             raise ValueError(f"a protein without an id ({self.source or 'no source'})")
         if not self.sequence:
             raise ValueError(f"{self.id}: the sequence is empty")
+        if self.chains is not None and self.chains.spans[-1][1] != len(self.sequence):
+            raise ValueError(f"{self.id}: chains at {self.chains} of a sequence of {len(self.sequence)} residues")
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -124,6 +211,40 @@ class Filtered:
     length: int = 0
 
 
+@dataclass(frozen=True, order=True)
+class Segment:
+    """Two windows of residues, half-open, whose contacts with each other are watched; a single window stands twice.
+
+    Both are of one size and in order along the sequence. Whether they lie within a protein is not known here.
+    """
+
+    start1: int
+    stop1: int
+    start2: int
+    stop2: int
+
+    def __post_init__(self) -> None:
+        if not (self.start1 < self.stop1 and self.stop2 - self.start2 == self.stop1 - self.start1):
+            raise ValueError(f"{self}: two windows of one size, each with at least one residue")
+        if not self.is_diagonal and self.stop1 > self.start2:
+            raise ValueError(f"{self}: the windows of a pair do not overlap, and the first comes first")
+
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether it is one window, its block on the diagonal of the contact map."""
+        return self.start1 == self.start2
+
+    @property
+    def windows(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(start, stop) of each window."""
+        return (self.start1, self.stop1), (self.start2, self.stop2)
+
+    @property
+    def size(self) -> int:
+        """Residues of one window."""
+        return self.stop1 - self.start1
+
+
 @dataclass(frozen=True)
 class WorkItem:
     """A block of rows start <= i < stop of one protein: what one predict step computes, and one chunk of the store."""
@@ -133,6 +254,7 @@ class WorkItem:
     start: int
     stop: int
     cost: float = 0.0
+    chains: Chains | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop <= len(self.sequence):
@@ -154,17 +276,33 @@ class JacobianChunk:
     """The answer to a `WorkItem`: its rows of the raw Jacobian in float32, on the device that made them.
 
     The first chunk of a protein also carries the wild type's readouts (logits (L, 20), contact_head (L, L), ...).
+    `strength` is the norm of the change of the hidden state, averaged over the substitutions, where that is kept.
     """
 
     item: WorkItem
     rows: Float[Tensor, "R A L 20"]
     readouts: dict[str, Tensor] = field(default_factory=dict)
+    strength: Float[Tensor, "R L"] | None = None
 
     def __post_init__(self) -> None:
         expected = (self.item.stop - self.item.start, len(self.item.sequence), 20)
         shape = tuple(self.rows.shape)
         if (shape[0], *shape[2:]) != expected:
             raise ValueError(f"{self.item.key}: a chunk of shape {shape} for rows {self.item.start}:{self.item.stop}")
+
+
+@dataclass(frozen=True, eq=False)
+class Recovery:
+    """The answer to a `WorkItem` that is a whole protein: how much of each segment's contacts every context showed.
+
+    `arrays` by their names in the store (docs/format.md); `outcomes` says why the steps of each segment end, `left_out`
+    names the chosen segments that have no room for a step.
+    """
+
+    item: WorkItem
+    arrays: dict[str, np.ndarray]
+    outcomes: tuple[str, ...]
+    left_out: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from urllib.parse import quote
 
-from plmjac.records import Filtered, Protein, Rejected, WorkItem
+from plmjac.records import Chains, Filtered, Protein, Rejected, WorkItem
 
 CHUNK_BYTES = 16 * 2**20
 """About how large a chunk of the Jacobian is on disk (float16) when `rows_per_chunk` is left to plmjac."""
@@ -27,7 +27,7 @@ class ManifestRow:
 
     `status` is pending, done, failed (with the reason), skipped (longer than `max_length`), filtered (left out by the
     dataset's own choice) or unfinished (of an earlier, interrupted run with other input). `alias_of` holds the key of
-    the protein with the same sequence that is computed in its place.
+    the protein with the same sequence that is computed in its place. `chains` is `str` of `Chains`, empty for one.
     """
 
     id: str
@@ -39,6 +39,12 @@ class ManifestRow:
     reason: str = ""
     cost: float = 0.0
     source: str = ""
+    chains: str = ""
+
+    @property
+    def input(self) -> tuple[str, str]:
+        """What the model is given: the same sequence in other chains, or with another index gap, is another input."""
+        return self.sequence, self.chains
 
 
 def key_of(identifier: str) -> str:
@@ -62,29 +68,36 @@ def key_of(identifier: str) -> str:
 
 @dataclass(frozen=True)
 class Stored:
-    """A protein that a store already holds: under which key, for which id, and with which sequence."""
+    """A protein that a store already holds: under which key, for which id, and with which sequence and chains."""
 
     key: str
     id: str
     sequence: str
     alias_of: str = ""
+    chains: str = ""
+
+    @property
+    def input(self) -> tuple[str, str]:
+        """As that of a `ManifestRow`."""
+        return self.sequence, self.chains
 
 
 def manifest(
     records: Iterable[Protein | Rejected | Filtered],
     *,
     max_length: int | None = None,
-    cost: Callable[[int], float] = lambda length: float(forwards(length) * length),
+    cost: Callable[[Protein], float] = lambda protein: float(forwards(len(protein)) * len(protein)),
     stored: Iterable[Stored] = (),
 ) -> list[ManifestRow]:
     """Give every input record exactly one row: done, to be computed, an alias, or why not.
 
-    Identical sequences are computed once, under the key of the first, or not at all where a protein in `stored` has
-    the sequence. An id that comes again with the same sequence is an alias under a numbered key; an id that stands for
-    another sequence, in the input or in the store, is a failure. `cost` gives the work of one protein by its length.
+    Identical sequences (of the same chains) are computed once, under the key of the first, or not at all where one in
+    `stored` has the sequence. An id that comes again with the same sequence is an alias under a numbered key; an id
+    that stands for another sequence, in the input or in the store, is a failure. `cost` gives the work of one
+    protein.
     """
     there = {protein.id: protein for protein in stored}
-    key_with = {protein.sequence: protein.alias_of or protein.key for protein in there.values()}
+    key_with = {protein.input: protein.alias_of or protein.key for protein in there.values()}
     done = set(key_with.values())
     taken = {protein.key.casefold() for protein in there.values()}
     first: dict[str, ManifestRow] = {}
@@ -99,7 +112,7 @@ def manifest(
             row = replace(row, key=_free_key(row.id, taken))
         taken.add(row.key.casefold())
         if row.status == "pending":
-            row = _with_primary(row, key_with.setdefault(row.sequence, row.key), done)
+            row = _with_primary(row, key_with.setdefault(row.input, row.key), done)
         rows.append(row)
     return rows
 
@@ -122,14 +135,15 @@ def forwards(length: int, per_residue: int = 19) -> int:
 
 def rows_per_chunk_for(length: int, letters: int = 20) -> int:
     """Rows of the Jacobian that make a chunk of about CHUNK_BYTES in float16, at least 1 and at most L."""
-    return max(1, min(length, CHUNK_BYTES // (letters * length * 20 * 2)))
+    return max(1, min(length, CHUNK_BYTES // (max(1, letters) * length * 20 * 2)))
 
 
-def work_items(row: ManifestRow, rows_per_chunk: int | None = None) -> list[WorkItem]:
+def work_items(row: ManifestRow, rows_per_chunk: int | None = None, letters: int = 20) -> list[WorkItem]:
     """Cut one protein into blocks of rows, in order, which together cover every row exactly once."""
-    size = rows_per_chunk or rows_per_chunk_for(row.length)
+    size = rows_per_chunk or rows_per_chunk_for(row.length, letters)
+    chains = Chains.parse(row.chains)
     return [
-        WorkItem(row.key, row.sequence, start, stop, row.cost * (stop - start) / row.length)
+        WorkItem(row.key, row.sequence, start, stop, row.cost * (stop - start) / row.length, chains)
         for start in range(0, row.length, size)
         for stop in [min(start + size, row.length)]
     ]
@@ -158,7 +172,9 @@ def shard(rows: Iterable[ManifestRow], rank: int, world_size: int) -> list[Manif
     return mine
 
 
-def _row(record: Protein | Rejected | Filtered, max_length: int | None, cost: Callable[[int], float]) -> ManifestRow:
+def _row(
+    record: Protein | Rejected | Filtered, max_length: int | None, cost: Callable[[Protein], float]
+) -> ManifestRow:
     if isinstance(record, Rejected):
         return ManifestRow(record.id, "", 0, "", status="failed", reason=record.reason, source=record.source)
     if isinstance(record, Filtered):
@@ -166,20 +182,27 @@ def _row(record: Protein | Rejected | Filtered, max_length: int | None, cost: Ca
             record.id, "", record.length, "", status="filtered", reason=record.reason, source=record.source
         )
     length = len(record)
-    row = ManifestRow(record.id, "", length, record.sequence, reason=record.note, source=record.source)
+    chains = str(record.chains or "")
+    row = ManifestRow(
+        record.id, "", length, record.sequence, reason=record.note, source=record.source, chains=chains
+    )  # fmt: skip
     if max_length is not None and length > max_length:
         reason = f"length {length} is over max_length={max_length}; raise it (max_length=null for no limit)"
         return replace(row, status="skipped", reason=reason)
-    return replace(row, cost=cost(length))
+    return replace(row, cost=cost(record))
 
 
 def _refuse_other_sequence(row: ManifestRow, first: ManifestRow, known: Stored | None) -> ManifestRow:
     """Refuse a row whose id already stands for another sequence, in this input or in the store."""
-    if first.sequence != row.sequence:
-        reason = f"the id {row.id!r} was used before for another sequence ({first.source}); rename one of them"
+    if first.input != row.input:
+        other = "another sequence" if first.sequence != row.sequence else "other chains"
+        reason = f"the id {row.id!r} was used before for {other} ({first.source}); rename one of them"
         return replace(row, status="failed", reason=reason, cost=0.0)
-    if known is not None and known.sequence != row.sequence:
-        reason = f"the store holds another sequence under the id {row.id!r}; rename this record or use another store"
+    if known is not None and known.input != row.input:
+        reason = (
+            f"the store holds another sequence under the id {row.id!r}, or the same in other chains; "
+            "rename this record or use another store"
+        )
         return replace(row, status="failed", reason=reason, cost=0.0)
     return row
 

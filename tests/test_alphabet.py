@@ -38,7 +38,7 @@ def test_clean_mends(given: str, expected: str, note: str) -> None:
     ("given", "reason"),
     [
         ("", "empty"), ("*", "empty"), ("A-C", "gaps"), ("A.C", "gaps"), ("A*C", "stop codon"), ("A C", "white space"),
-        ("A<mask>C", "special tokens"), ("A:C", "separate records"), ("AÉ", "residues are"), ("A1", "residues are"),
+        ("A<mask>C", "special tokens"), ("A:C", "dataset=complex"), ("AÉ", "residues are"), ("A1", "residues are"),
     ],
 )  # fmt: skip
 def test_clean_refuses(given: str, reason: str) -> None:

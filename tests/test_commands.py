@@ -4,15 +4,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from support import SHARED, composed, run_command
 
+from plmjac.config import UsageError, run
 from plmjac.evaluate import evaluate
-from plmjac.evaluation import contact_precision
+from plmjac.models import Architecture
 from plmjac.plan import duration, plan, size, stored_bytes
-from plmjac.records import ContactList, Contacts, Protein
 from plmjac.store import open_store, read_manifest
 from plmjac.verify import verify
 
@@ -50,6 +49,9 @@ def test_plan_needs_no_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(composed("plan", "+dataset=demo", "model=esm2_650m", "keep=[contacts,jacobian]")) == 0
     said = capsys.readouterr().out
     assert "651.0 M" in said and "forwards  15,343" in said and "FLOPs     1.77e+15" in said
+    for choice, per_residue in ((["mask"], 1), (["subset", "substitutions.k=4"], 4)):
+        assert plan(composed("plan", "+dataset=demo", f"substitutions={choice[0]}", *choice[1:])) == 0
+        assert f"forwards  {10 + per_residue * 807:,}" in capsys.readouterr().out
 
 
 def test_units() -> None:
@@ -57,7 +59,8 @@ def test_units() -> None:
         "under 1 s", "about 5 s", "about 5.0 minutes", "about 2.0 hours", "about 2.3 days"
     ]  # fmt: skip
     assert size(52_428_800) == "52.4 MB"
-    assert stored_bytes(256, ["jacobian"]) == 52_428_800
+    assert stored_bytes(256, ["jacobian"], 20, Architecture(6, 320, 20)) == 52_428_800
+    assert stored_bytes(256, ["contacts", "jacobian"], 1, Architecture(6, 320, 20)) == 256 * 256 * (4 + 40)
 
 
 def test_verify_exits_with_1_and_says_how_to_mend(
@@ -79,52 +82,46 @@ def test_verify_exits_with_1_and_says_how_to_mend(
     assert verify(composed("verify", f"store={store}", "deep=true")) == 0
 
 
-def test_evaluate_writes_tables_and_figures(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate(composed("evaluate", "+evaluation=contact_precision", f"store={store}")) == 0
+def test_evaluate_writes_tables_and_figures(store: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of two stores at once, with everything in the logger as well."""
+    arguments = ("+evaluation=contact_precision", "evaluation.bootstrap=50", "logger=wandb", "logger.mode=offline")
+    other = shutil.copytree(store, tmp_path / "other.zarr")
+    assert evaluate(composed("evaluate", *arguments, f"store=[{store},{other}]")) == 0
     said = capsys.readouterr().out
-    assert "1GUU_A" in said and "mean of 2" in said and "P@L/5" in said and "model debug" in said
-    out = store.with_name("demo.zarr-evaluation")
+    assert "1GUU_A" in said and "P@L/5" in said and "model debug (demo), debug (other)" in said
+    out = tmp_path / "demo+other-evaluation"
     table = pd.read_parquet(out / "contact_precision.parquet")
-    assert set(table["map"]) == {"contacts", "contact_head"} and set(table["range"]) == {
-        "all",
-        "short",
-        "medium",
-        "long",
-    }
-    assert len(table) == 2 * 2 * 4 and len(pd.read_csv(out / "contact_precision.csv")) == len(table)
+    assert set(table["map"]) == {"contacts", "contact_head"}
+    assert set(table["range"]) == {"all", "short", "medium", "long"} and set(table["store"]) == {"demo", "other"}
+    assert len(table) == 2 * 2 * 2 * 2 * 4 and len(pd.read_csv(out / "contact_precision.csv")) == len(table)
     assert (out / "contact_maps.png").stat().st_size > 10_000 and (out / "contact_maps.svg").exists()
+    media = tmp_path / "demo+other-evaluation-logs/wandb/latest-run/files/media"
+    assert len(list(media.rglob("contact_precision*.table.json"))) == 1 and len(list(media.rglob("*.png"))) == 3
 
 
-def test_evaluate_on_a_store_without_a_structure_says_so(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    protein = open_store(store)["1BXY_A"]
-    length = len(protein)
-    contacts = Contacts(np.zeros((length, length), bool), np.ones(length, bool))
-    truth = [
-        Protein("1BXY_A", protein.sequence, structure=ContactList({("cb", 8.0): contacts})),
-        Protein("9XYZ_A", "MKV"),
-    ]
-    table = contact_precision(open_store(store), truth)
-    reasons = dict(zip(table["protein"], table["reason"], strict=True))
-    assert reasons["1GUU_A"] == "no structure to compare with" and reasons["9XYZ_A"] == "not in the store"
-    assert "no contact in this range" in reasons["1BXY_A"]
-    assert table["P@L"].isna().all()
-    other = [Protein("1BXY_A", "MKV", structure=truth[0].structure)]
-    assert "another sequence" in contact_precision(open_store(store), other)["reason"].iloc[1]
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["store=nowhere.zarr"], "no plmjac store"),
+        ([], "store is needed"),
+        (["store=x", "evaluation.cutof=3"], "did you mean 'evaluation.cutoff'"),
+        (["store=x", "evaluation.range=far"], "evaluation.range"),
+    ],
+)
+def test_what_evaluate_cannot_do_is_a_sentence(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.argv", ["evaluate", "+evaluation=contact_precision", *arguments])
+    assert run("evaluate", evaluate, ["dataset", "evaluation"]) == 2
+    assert said in caplog.text
 
 
-def test_the_right_map_scores_one(store: Path) -> None:
-    """The truth made from the map itself: its L/5 best pairs are contacts, so P@L/5 is 1."""
-    protein = open_store(store)["1BXY_A"]
-    scores, length = protein.contacts.copy(), len(protein)
-    i, j = np.triu_indices(length, 6)
-    best = np.argsort(-scores[i, j], kind="stable")[: length // 5]
-    pairs = np.zeros((length, length), bool)
-    pairs[i[best], j[best]] = pairs[j[best], i[best]] = True
-    truth = Protein("1BXY_A", protein.sequence, structure=ContactList(
-        {("cb", 8.0): Contacts(pairs, np.ones(length, bool))}))  # fmt: skip
-    table = contact_precision(open_store(store), [truth])
-    row = table[(table["map"] == "contacts") & (table["range"] == "all")].iloc[0]
-    assert row["P@L/5"] == 1.0 and row["P@L"] == pytest.approx(length // 5 / length)
+def test_an_unknown_evaluation_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("sys.argv", ["evaluate", "+evaluation=contact_precison", "store=x"])
+    assert run("evaluate", evaluate, ["dataset", "evaluation"]) == 2
+    assert "did you mean 'contact_precision'" in caplog.text
+    with pytest.raises(UsageError, match=r"\+evaluation=contact_precision"):
+        evaluate(composed("evaluate", "store=x"))
 
 
 def test_a_folder_with_broken_files(predict: Predict, tmp_path: Path) -> None:

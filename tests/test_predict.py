@@ -15,10 +15,10 @@ import plmjac
 from plmjac.config import UsageError
 from plmjac.inference.module import JacobianModule
 from plmjac.interruption import Interrupted
-from plmjac.jacobian import all_letters
 from plmjac.models import load_model
 from plmjac.records import Failure, JacobianChunk, WorkItem
 from plmjac.store import open_store, read_manifest
+from plmjac.substitutions import AllSubstitutions
 
 Predict = Callable[..., int]
 DEBUG = ("model=debug", "threads=1")
@@ -189,25 +189,25 @@ def test_a_model_that_fails_on_everything_is_told_for_each(
 
 def test_out_of_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model("debug")
-    module = JacobianModule(model, letters=all_letters(), readouts=[], max_tokens=400)
+    module = JacobianModule(model, substitutions=AllSubstitutions(), readouts=[], max_tokens=400)
     item = WorkItem("a", "MKTAYIAKQR", 0, 10)
     plain = module.predict_step(item)
     sizes: list[int] = []
     read = model.read
 
-    def small(tokens: torch.Tensor) -> torch.Tensor:
+    def small(tokens: torch.Tensor, *rest: object) -> dict[str, torch.Tensor]:
         sizes.append(len(tokens))
         if len(tokens) > 10:
             raise torch.cuda.OutOfMemoryError("out of memory")
-        return read(tokens, ["logits"])["logits"]
+        return read(tokens, *rest)
 
-    monkeypatch.setattr(module.model, "logits", small)
+    monkeypatch.setattr(module.model, "read", small)
     again = module.predict_step(item)
     assert isinstance(plain, JacobianChunk) and isinstance(again, JacobianChunk)
-    assert torch.allclose(plain.rows, again.rows, atol=1e-5)
-    assert module.max_tokens == 100 and max(sizes[2:]) <= 10
+    assert torch.allclose(plain.rows, again.rows, atol=1e-4)
+    assert module.max_tokens == 100 and sizes[:4] == [1, 33, 1, 16] and max(sizes[4:]) <= 10
     module.max_tokens = 12
-    monkeypatch.setattr(module.model, "logits", lambda _: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("no")))
+    monkeypatch.setattr(module.model, "read", lambda *_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("no")))
     failure = module.predict_step(item)
     assert isinstance(failure, Failure) and "one mutant" in failure.reason
 
@@ -257,7 +257,8 @@ def test_every_chain_of_real_structures(predict: Predict, tmp_path: Path, monkey
     assert len(open_store(store)["5P21_A"]) == 166
     # The 18 chains of 4UV3 have one sequence: one of them is computed (here by a stand-in), the others point to it.
     monkeypatch.setattr(
-        JacobianModule, "_rows", lambda self, item, *_: torch.ones(item.stop - item.start, 20, len(item.sequence), 20)
+        JacobianModule, "_rows",
+        lambda self, item, *_: (torch.ones(item.stop - item.start, 20, len(item.sequence), 20), None),
     )
     assert predict(*arguments) == 0
     rows = read_manifest(store)

@@ -41,8 +41,8 @@ def test_a_killed_protein_goes_on_with_the_blocks_it_has(
         predict(*arguments, f"store={store}")
     assert sorted(file.name for file in (store / "pending/saved/long").iterdir()) == ["0-6", "12-18", "6-12"]
     computed: list[int] = []
-    rows = module.jacobian_rows
-    monkeypatch.setattr(module, "jacobian_rows", lambda *a, **k: computed.append(a[2]) or rows(*a, **k))  # type: ignore[func-returns-value]
+    rows = module.changes
+    monkeypatch.setattr(module, "changes", lambda *a, **k: computed.append(a[2]) or rows(*a, **k))  # type: ignore[func-returns-value]
     assert predict(*arguments, f"store={store}") == 0
     assert computed == [18, 24, 30, 0]  # the rest of the long one, then the short one
     assert tree(store) == tree(tmp_path / "undisturbed.zarr")
@@ -52,18 +52,20 @@ def test_a_killed_protein_goes_on_with_the_blocks_it_has(
 def test_only_the_very_same_block_comes_back(tmp_path: Path) -> None:
     saved, item = SavedRows(tmp_path), WorkItem("a", SEQUENCE, 0, 4)
     rows = np.random.default_rng(0).random((4, 20, len(SEQUENCE), 20), dtype=np.float32)
-    assert saved.load(item, 20) is None
-    saved.save(item, rows)
-    loaded = saved.load(item, 20)
-    assert loaded is not None and np.array_equal(loaded, rows)
-    assert saved.load(WorkItem("a", SEQUENCE[::-1], 0, 4), 20) is None
-    assert saved.load(WorkItem("a", SEQUENCE, 0, 5), 20) is None
-    assert saved.load(WorkItem("b", SEQUENCE, 0, 4), 20) is None
-    assert saved.load(item, 1) is None
+    strength = np.random.default_rng(1).random((4, len(SEQUENCE)), dtype=np.float32)
+    shapes = [rows.shape, strength.shape]
+    assert saved.load(item, shapes) is None
+    saved.save(item, rows, strength)
+    loaded = saved.load(item, shapes)
+    assert loaded is not None and np.array_equal(loaded[0], rows) and np.array_equal(loaded[1], strength)
+    assert saved.load(WorkItem("a", SEQUENCE[::-1], 0, 4), shapes) is None
+    assert saved.load(WorkItem("a", SEQUENCE, 0, 5), shapes) is None
+    assert saved.load(WorkItem("b", SEQUENCE, 0, 4), shapes) is None
+    assert saved.load(item, shapes[:1]) is None
     path = tmp_path / "pending/saved/a/0-4"
     data = bytearray(path.read_bytes())
     data[1000] ^= 1
     path.write_bytes(data)
-    assert saved.load(item, 20) is None
+    assert saved.load(item, shapes) is None
     saved.drop_all_but({"b"})
     assert not path.exists()

@@ -1,11 +1,9 @@
 """scripts/train_tiny.py at toy size: one seed gives one loss curve, resumed or not, and every equivalence it claims."""
 
 import csv
-import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import gemmi
 import numpy as np
@@ -14,20 +12,12 @@ import torch
 from esm.modules import ContactPredictionHead
 from safetensors import safe_open
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "train_tiny.py"
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from tiny import contacts, data, export, network, optimizer, training  # noqa: E402
+
 LETTERS = "LAGVSERTIDPKQNFYMHWC"
-
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_tiny", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_tiny"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = _load()
 
 
 @pytest.fixture
@@ -47,14 +37,12 @@ def folder(tmp_path: Path) -> Path:
     return alignments.parent
 
 
-def _settings(**changes: object) -> object:
+def _settings(**changes: object) -> training.Settings:
     values: dict[str, object] = {
         "families": [], "layers": 2, "width": 16, "heads": 2, "steps": 8, "decay_steps": 2, "batch_size": 4,
-        "mask_rate": 0.25, "optimizer": "muon", "sharpness": 5.0,
-        "lr": 0.02, "adam_lr": 3e-3, "weight_decay": 0.05, "ungap": 0.3, "flank": 0.5, "crop": 0.3,
-        "max_flank": 3, "seed": 1,
+        "mask_rate": 0.25, "lr": 0.02, "adam_lr": 3e-3, "weight_decay": 0.05, "index_weight": 0.3, "seed": 1,
     }  # fmt: skip
-    return tiny.Settings(**{**values, **changes})
+    return training.Settings(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def _curve(out: Path) -> list[list[float]]:
@@ -63,7 +51,7 @@ def _curve(out: Path) -> list[list[float]]:
 
 
 def _train(folder: Path, out: Path, **changes: object) -> list[list[float]]:
-    tiny.train(folder, out, _settings(**changes), every=2, compiled=False)
+    training.train(folder, out, _settings(**changes), every=2, compiled=False)
     return _curve(out)
 
 
@@ -77,21 +65,21 @@ def test_same_seed_same_curve_and_another_seed_another(folder: Path, tmp_path: P
 def test_resumed_equals_uninterrupted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dies after the checkpoint of step 4, with steps done since: nothing of them may remain."""
     whole = _train(folder, tmp_path / "a")
-    original = tiny.Journal.on_train_batch_end
+    original = training.Journal.on_train_batch_end
 
     def dies(self: object, trainer: object, *rest: object) -> None:
         original(self, trainer, *rest)
         if trainer.global_step == 5:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(tiny.Journal, "on_train_batch_end", dies)
+    monkeypatch.setattr(training.Journal, "on_train_batch_end", dies)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         _train(folder, tmp_path / "b")
     monkeypatch.undo()
     with (tmp_path / "b" / "loss.csv").open("a", encoding="utf-8") as file:
         file.write("6,9.9,9.9\r\n")
     assert _train(folder, tmp_path / "b") == whole
-    ends = [tiny.load_checkpoint(tmp_path / name / "last.ckpt")["state_dict"] for name in "ab"]
+    ends = [training.load_checkpoint(tmp_path / name / "last.ckpt")["state_dict"] for name in "ab"]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
@@ -105,51 +93,55 @@ def test_other_settings_are_refused_but_more_steps_are_not(folder: Path, tmp_pat
 
 def test_fast_forward_equals_fair_esm() -> None:
     """With padding, masks, gaps and any length; logits to 1e-4, and the gradient of the loss as well."""
-    model = tiny.new_model(3, 32, 4, seed=0)
+    model = network.new_model(3, 32, 4, seed=0)
     rng = np.random.default_rng(0)
     for lengths in ([1], [2, 9, 30], [70, 70]):
         rows = [rng.choice([*range(4, 24), 30], length) for length in lengths]
-        tokens, _ = tiny.corrupt(tiny.pad(rows, max(lengths) + 2), rng, 0.3, with_gaps=True)
+        tokens, _ = data.corrupt(data.frame(rows, max(lengths) + 2), rng, 0.3)
         batch = torch.from_numpy(tokens)
-        real = batch != tiny.PAD
+        real = batch != data.PAD
         torch.testing.assert_close(
-            tiny.fast_logits(model, batch)[real], model(batch)["logits"][real], atol=1e-4, rtol=1e-4
+            network.fast_logits(model, batch)[real], model(batch)["logits"][real], atol=1e-4, rtol=1e-4
         )
     chosen = torch.arange(3)
-    loss = tiny.masked_loss(model, batch, chosen, torch.tensor([4, 5, 6]))
+    loss = network.masked_loss(model, batch, chosen, torch.tensor([4, 5, 6]))
     slow = torch.nn.functional.cross_entropy(model(batch)["logits"].flatten(0, 1)[chosen], torch.tensor([4, 5, 6]))
     torch.testing.assert_close(loss, slow, atol=1e-5, rtol=1e-5)
     gradient = torch.autograd.grad(loss, model.layers[0].fc1.weight)[0]
     torch.testing.assert_close(gradient, torch.autograd.grad(slow, model.layers[0].fc1.weight)[0], atol=1e-5, rtol=1e-3)
 
 
-def test_heads_start_at_their_offsets() -> None:
-    model = tiny.new_model(2, 64, 4, seed=0, sharpness=5.0)
-    tokens = torch.randint(4, 24, (1, 60), generator=torch.Generator().manual_seed(0))
-    attention = model(tokens, need_head_weights=True)["attentions"][0]
-    for head, offset in enumerate((-1, 1, -2, 2)):
-        assert int(attention[0, head, 30].argmax()) == 30 + offset
+def test_training_loss_adds_that_of_the_residue_index() -> None:
+    """Against targets written out one by one; a place that is ignored counts in neither part."""
+    model, head = network.new_model(2, 16, 2, seed=0), network.IndexHead(16)
+    tokens = torch.tensor([[0, 4, 32, 6, 2], [0, 32, 8, 32, 2]])
+    selected, targets = torch.tensor([2, 6, 8, 0]), torch.tensor([9, 10, 11, data.IGNORED])
+    tables = network.rotary_tables(5, 8)
+    total, masked = network.training_losses(model, head, 0.5, tables, tokens, selected, targets)
+    by_hand = torch.nn.functional.cross_entropy(model(tokens)["logits"].flatten(0, 1)[[2, 6, 8]], targets[:3])
+    torch.testing.assert_close(masked, by_hand, atol=1e-5, rtol=1e-5)
+    first = model(tokens, repr_layers=[1])["representations"][1].flatten(0, 1)[[2, 6, 8]]
+    index = torch.nn.functional.cross_entropy(head(first), torch.tensor([1, 0, 2]))
+    torch.testing.assert_close(total, by_hand + 0.5 * index, atol=1e-5, rtol=1e-5)
 
 
 def test_masking_is_esm2s() -> None:
     rng = np.random.default_rng(0)
-    tokens = tiny.pad([rng.choice([*range(4, 24), 30], 200) for _ in range(500)], 204)
-    corrupted, selected = tiny.corrupt(tokens, rng, 0.15, with_gaps=False)
+    tokens = data.frame([rng.choice([*range(4, 24), 30], 200) for _ in range(500)], 204)
+    corrupted, selected = data.corrupt(tokens, rng, 0.15)
     residues = (tokens >= 4) & (tokens < 24)
     assert selected[residues].mean() == pytest.approx(0.15, abs=0.005)
     assert not selected[~residues].any()
     assert (corrupted[~selected] == tokens[~selected]).all()
-    masked = corrupted[selected] == tiny.MASK_TOKEN
+    masked = corrupted[selected] == data.MASK_TOKEN
     kept = corrupted[selected] == tokens[selected]
     assert masked.mean() == pytest.approx(0.8, abs=0.01)
     assert kept.mean() == pytest.approx(0.1 + 0.1 / 20, abs=0.01)
-    assert corrupted[selected & (corrupted != tiny.MASK_TOKEN)].max() < 24
-    _, with_gaps = tiny.corrupt(tokens, rng, 0.15, with_gaps=True)
-    assert with_gaps[tokens == tiny.GAP_TOKEN].mean() == pytest.approx(0.15, abs=0.01)
+    assert corrupted[selected & (corrupted != data.MASK_TOKEN)].max() < 24
 
 
 def test_families_have_equal_shares_and_the_held_out_tenth_is_never_drawn(folder: Path) -> None:
-    corpus = tiny.corpus_of(folder, _settings(ungap=0.0, flank=0.0, crop=0.0, mask_rate=0.2))
+    corpus = training.corpus_of(folder, _settings(mask_rate=0.2))
     seen = {family.name: 0 for family in corpus.families}
     held_out = {tuple(row) for family in corpus.families for row in family.held_out}
     assert [len(family.held_out) for family in corpus.families] == [4, 4]
@@ -160,41 +152,50 @@ def test_families_have_equal_shares_and_the_held_out_tenth_is_never_drawn(folder
         real = batch.targets != -100
         tokens.view(-1)[batch.selected[real]] = batch.targets[real]
         for row in tokens.tolist():
-            clean = tuple(token for token in row if token not in (tiny.CLS, tiny.EOS, tiny.PAD))
+            clean = tuple(token for token in row if token not in (data.CLS, data.EOS, data.PAD))
             if clean in trained:  # surplus targets stay masked and are not found
                 seen[trained[clean]] += 1
             assert clean not in held_out
     assert min(seen.values()) > 0.3 * sum(seen.values())
 
 
-def test_augmentation_adds_flanks_within_its_room(folder: Path) -> None:
-    augmentation = tiny.Augmentation(ungap=1.0, flank=1.0, crop=0.0, max_flank=5)
-    row = np.array([4, tiny.GAP_TOKEN, 5, 6, tiny.GAP_TOKEN, 7])
-    lengths = set()
-    for seed in range(50):
-        longer = augmentation(row, np.random.default_rng(seed), np.full(20, 0.05), 9)
-        assert tiny.GAP_TOKEN not in longer and "4, 5, 6, 7" in str(longer.tolist())
-        lengths.add(len(longer))
-    assert lengths == set(range(4, 10))
-
-
 def test_rate_before_the_decay_does_not_know_the_end() -> None:
-    assert [tiny.rate_factor(step, 1000, 100) for step in (0, 99, 500)] == [0.01, 1.0, 1.0]
-    assert tiny.rate_factor(950, 1000, 100) == 0.5
-    assert tiny.rate_factor(500, 5000, 100) == 1.0
+    assert [optimizer.rate_factor(step, 1000, 100) for step in (0, 99, 500)] == [0.01, 1.0, 1.0]
+    assert optimizer.rate_factor(950, 1000, 100) == 0.5
+    assert optimizer.rate_factor(500, 5000, 100) == 1.0
 
 
 def test_orthogonalized_singular_values_are_near_one() -> None:
     matrices = torch.randn(3, 8, 32, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(tiny.orthogonalize(matrices))
+    values = torch.linalg.svdvals(optimizer.orthogonalize(matrices))
     assert float(values.min()) > 0.5 and float(values.max()) < 1.5
 
 
+def test_adam_of_the_mixed_optimiser_is_pytorchs() -> None:
+    start = torch.randn(7, generator=torch.Generator().manual_seed(0))
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    mixed = optimizer.MuonAdam([{"params": [ours], "lr": 0.1}])
+    adam = torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.98))
+    for step in range(5):
+        for parameter, method in ((ours, mixed), (theirs, adam)):
+            parameter.grad = (parameter * (step + 1)).detach().sin()
+            method.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_every_trained_matrix_is_in_one_group(folder: Path) -> None:
+    module = training.TinyModule(_settings(), compiled=False)
+    matrices, others = (group["params"] for group in optimizer.parameter_groups(module, 1.0, 1.0, 0.0))
+    assert all(value.shape in ((16, 16), (64, 16), (16, 64)) for value in matrices) and len(matrices) == 2 * 6 + 1
+    trained = {id(value) for name, value in module.named_parameters() if "contact_head" not in name}
+    assert sorted(map(id, matrices + others)) == sorted(trained)
+
+
 def test_contact_features_equal_brute_force_and_esms_head() -> None:
-    model = tiny.new_model(2, 16, 2, seed=0).eval()
+    model = network.new_model(2, 16, 2, seed=0).eval()
     sequence = "LAGVSERTIDPKQ"
-    features = tiny.attention_features(model, sequence)
-    tokens = tiny.esm_tokens(sequence)[None]
+    features = contacts.attention_features(model, sequence)
+    tokens = contacts.esm_tokens(sequence)[None]
     with torch.no_grad():
         attentions = model(tokens, need_head_weights=True)["attentions"]
     for layer, head in ((0, 1), (1, 0)):
@@ -212,24 +213,25 @@ def test_contact_features_equal_brute_force_and_esms_head() -> None:
 
 def test_contact_head_finds_the_head_that_sees_contacts(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    contacts = np.triu(rng.random((40, 40)) < 0.1, 6)
-    contacts |= contacts.T
+    touching = np.triu(rng.random((40, 40)) < 0.1, 6)
+    touching |= touching.T
     noise = rng.normal(size=(40, 40, 3)).astype(np.float32)
-    noise[..., 1] += 4 * contacts
-    monkeypatch.setattr(tiny, "attention_features", lambda model, sequence: noise)
-    domain = tiny.Domain("F", "S_A", "L" * 40, 0, 40, contacts, np.zeros((40, 40)))
-    weights, bias = tiny.fit_contact_head(None, [domain], seed=0)
+    noise[..., 1] += 4 * touching
+    monkeypatch.setattr(contacts, "attention_features", lambda model, sequence: noise)
+    domain = contacts.Domain("F", "S_A", "L" * 40, 0, 40, touching, np.zeros((40, 40)))
+    model = network.new_model(1, 8, 2, seed=0)
+    weights, bias = contacts.fit_contact_head(model, [domain], seed=0)
     assert weights[1] > 1 and abs(weights[[0, 2]]).max() < 0.5 and bias < 0
 
 
 def test_precision_is_that_of_the_best_half_length() -> None:
-    contacts = np.zeros((8, 8), dtype=bool)
-    contacts[0, 6] = contacts[6, 0] = True
+    touching = np.zeros((8, 8), dtype=bool)
+    touching[0, 6] = touching[6, 0] = True
     scores = np.zeros((8, 8))
     scores[0, 6] = 3.0
     scores[0, 1] = 9.0  # too near to count
-    assert tiny.precision(scores, contacts, 8) == 1.0
-    assert tiny.precision(scores, contacts) == pytest.approx(1 / 3)
+    assert contacts.precision(scores, touching, 8) == 1.0
+    assert contacts.precision(scores, touching) == pytest.approx(1 / 3)
 
 
 def _write_structure(path: Path, sequence: str) -> None:
@@ -256,10 +258,10 @@ def _write_structure(path: Path, sequence: str) -> None:
 
 def test_finish_writes_the_file_and_a_table_of_all_families(folder: Path, tmp_path: Path) -> None:
     (folder / "structures").mkdir()
-    for family in tiny.load_families(folder, []):
+    for family in data.load_families(folder, []):
         _write_structure(folder / "structures" / f"{family.structure}.pdb", family.query)
     _train(folder, tmp_path / "run", steps=2)
-    rows = tiny.finish(folder, tmp_path / "run", tmp_path / "tiny.safetensors", ["FAM2"])
+    rows = export.finish(folder, tmp_path / "run", tmp_path / "tiny.safetensors", ["FAM2"])
     assert [(row["family"], row["length"], row["head_fitted_here"]) for row in rows] == [
         ("FAM1", 14, False),
         ("FAM2", 18, True),
@@ -276,9 +278,9 @@ def test_finish_writes_the_file_and_a_table_of_all_families(folder: Path, tmp_pa
 def test_file_has_the_names_of_hugging_face(tmp_path: Path) -> None:
     """transformers reads it under these names and gives the same logits."""
     transformers = pytest.importorskip("transformers", reason="transformers is a development dependency")
-    model = tiny.new_model(2, 16, 2, seed=0).eval()
+    model = network.new_model(2, 16, 2, seed=0).eval()
     path = tmp_path / "tiny.safetensors"
-    tiny.write_file(model, path, {"seed": 0})
+    export.write_file(model, path, {"seed": 0})
     with safe_open(path, "pt") as file:
         config = json.loads(file.metadata()["config"])
         assert json.loads(file.metadata()["training"]) == {"seed": 0}
@@ -288,7 +290,7 @@ def test_file_has_the_names_of_hugging_face(tmp_path: Path) -> None:
     missing, unexpected = other.load_state_dict(tensors, strict=False)
     assert not unexpected
     assert all("inv_freq" in name or "decoder.bias" in name or "position" in name for name in missing)
-    tokens = tiny.esm_tokens("LAGVSERTIDPKQ")[None]
+    tokens = contacts.esm_tokens("LAGVSERTIDPKQ")[None]
     with torch.no_grad():
-        model.load_state_dict(tiny.as_shipped(model.state_dict()))
+        model.load_state_dict(export.as_shipped(model.state_dict()))
         torch.testing.assert_close(other(tokens).logits, model(tokens)["logits"], atol=1e-4, rtol=1e-4)

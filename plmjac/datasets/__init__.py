@@ -10,6 +10,8 @@ from typing import cast
 from pydantic import TypeAdapter, ValidationError
 
 from plmjac.datasets.base import Dataset, InputError, Record, nearest
+from plmjac.datasets.cameo_pta import CameoPtaDataset
+from plmjac.datasets.complex import ComplexDataset
 from plmjac.datasets.demo import DemoDataset
 from plmjac.datasets.fasta import FastaDataset
 from plmjac.datasets.pdb import PdbDataset
@@ -17,6 +19,8 @@ from plmjac.datasets.proteome import ProteomeDataset
 from plmjac.datasets.zhang2024 import Zhang2024Dataset
 
 DATASETS: dict[str, type] = {
+    "cameo_pta": CameoPtaDataset,
+    "complex": ComplexDataset,
     "demo": DemoDataset,
     "fasta": FastaDataset,
     "pdb": PdbDataset,

@@ -9,7 +9,7 @@ and tables are refused, not converted.
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,14 +105,19 @@ def _existing_file(name: str) -> Path:
     return path
 
 
-def read_records(path: Path, max_length: int) -> Iterator[Protein | Rejected]:
-    """Every record of one file. Raises InputError where the file is no FASTA file, is empty or breaks off."""
+def read_records(
+    path: Path, max_length: int, clean: Callable[[str], tuple[str, str]] = clean
+) -> Iterator[Protein | Rejected]:
+    """Every record of one file, its sequence brought to our letters by `clean`, which gives a note as well.
+
+    Raises InputError where the file is no FASTA file, is empty or breaks off.
+    """
     number = 0
     try:
         with open_bytes(path) as file:
             text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=None)
             for number, raw in enumerate(_split(text, path, max_length), start=1):
-                yield _judge(raw, path, number, max_length)
+                yield _judge(raw, path, number, max_length, clean)
     except DamagedFile as error:
         raise InputError(f"{path}: {error} after record {number}; copy or download the file again") from None
     except OSError as error:
@@ -154,7 +159,9 @@ def _not_fasta(path: Path, head: str, line_number: int) -> InputError:
     return InputError(f"{path}, line {line_number}: text before the first '>': {start!r}; start with '>id'")
 
 
-def _judge(raw: _Raw, path: Path, number: int, max_length: int) -> Protein | Rejected:
+def _judge(
+    raw: _Raw, path: Path, number: int, max_length: int, clean: Callable[[str], tuple[str, str]]
+) -> Protein | Rejected:
     """Make a record a protein, or say why it is none and what to do."""
     source = f"{path}, record {number}: {raw.header}"
     words = raw.header.split(maxsplit=1)

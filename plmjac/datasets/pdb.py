@@ -54,7 +54,7 @@ class PdbDataset:
         self._files: list[Path] | None = None
         self._entries: list[str] = []
         if path:
-            self._files = [file for name in as_list(path) for file in _files_of(Path(name).expanduser())]
+            self._files = [file for name in as_list(path) for file in files_of(Path(name).expanduser())]
         else:
             self._entries = _entries_to_fetch(self._ids or [chain for chain in self._chains if "_" in chain])
 
@@ -96,7 +96,7 @@ class PdbDataset:
         return [ChainRecord(entry, None, Rejected(entry, reason, f"{self._url}/{target.name}"))]
 
 
-def _files_of(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
     """The structure files of a folder in the order of their names; a file is taken whatever its name."""
     if not path.is_dir():
         if not path.exists():

@@ -39,7 +39,8 @@ class PlanDataModule(LightningDataModule):
         rows = read_manifest(self.request.store)
         self.id_of = {row.key: row.id for row in rows}
         mine = shard(remaining(rows, ()), self.trainer.global_rank, self.trainer.world_size)
-        self.items = [item for row in mine for item in work_items(row, self.request.rows_per_chunk)]
+        size, letters = self.request.rows_per_chunk, self.request.num_letters
+        self.items = [item for row in mine for item in work_items(row, size, letters)]
 
     def predict_dataloader(self) -> DataLoader[WorkItem]:
         """One work item a batch; nothing is collated, padded or sent to another process."""

@@ -10,12 +10,15 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from plmjac.inference.settings import CsvLogger, LoggerSettings, NoLogger, WandbLogger
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,20 @@ class SafeLogger(Logger):
         inner = self.inner
         if inner is not None:
             self._try("log to", lambda: inner.log_metrics(dict(metrics), step))
+
+    def log_tables(self, tables: Mapping[str, "pd.DataFrame"]) -> None:
+        """Tables to W&B; other loggers have no place for them."""
+        inner = self.inner
+        if inner is not None and hasattr(inner, "log_table"):
+            for name, table in tables.items():
+                self._try("log to", lambda name=name, table=table: inner.log_table(name, dataframe=table))  # type: ignore[misc]
+
+    def log_images(self, images: Mapping[str, Path]) -> None:
+        """Pictures to W&B; other loggers have no place for them."""
+        inner = self.inner
+        if inner is not None and hasattr(inner, "log_image"):
+            for name, path in images.items():
+                self._try("log to", lambda name=name, path=path: inner.log_image(name, [str(path)]))  # type: ignore[misc]
 
     def finalize(self, status: str) -> None:
         """Called by Lightning at the end of its part; the run itself is closed by `close`."""

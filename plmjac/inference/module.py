@@ -1,31 +1,45 @@
 """The LightningModule: one work item in, one chunk of the Jacobian out, and a failure that stays with its protein.
 
 Forward passes are grouped by a token budget here and nowhere else. Keeps one thing between steps: the wild type of the
-protein under way, so that its forward is made once and not once a chunk.
+protein under way and its letters, so that its forward is made once and not once a chunk.
 """
 
 import logging
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from lightning import LightningModule
 from torch import Tensor
 
-from plmjac.alphabet import encode
+from plmjac.alphabet import NUM_AMINO_ACIDS, encode
+from plmjac.attention import Head, attention_map, attention_scores
 from plmjac.inference.device import DEFAULT_MAX_TOKENS
-from plmjac.jacobian import jacobian_rows, mutants_per_forward
+from plmjac.jacobian import changes, mutants_per_forward
 from plmjac.models import LanguageModel
 from plmjac.records import Failure, JacobianChunk, WorkItem
 from plmjac.store import SavedRows
+from plmjac.substitutions import Substitutions
 
 log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 20.0
 """A block that took longer is kept on disk until its protein is complete."""
+
+
+@dataclass(frozen=True, eq=False)
+class WildType:
+    """What the chunks of one protein share: tokens, residue indices, letters, and what mutants are compared to."""
+
+    key: str
+    tokens: Int64[Tensor, " L"]
+    positions: Int64[Tensor, " L"] | None
+    letters: Int64[Tensor, "L A"]
+    compared: dict[str, Tensor]
 
 
 class JacobianModule(LightningModule):
@@ -40,25 +54,29 @@ class JacobianModule(LightningModule):
         self,
         model: LanguageModel,
         *,
-        letters: Int64[Tensor, " A"],
+        substitutions: Substitutions,
         readouts: Collection[str],
+        heads: Sequence[Head] | None = None,
         max_tokens: int | None = None,
         threads: int | None = None,
         saved: SavedRows | None = None,
         on_forward: Callable[[WorkItem, int], None] = lambda _item, _count: None,
     ) -> None:
+        """`readouts` are those to keep; `representation` among them is compared between mutants, as logits are;
+        `attention` is that of the `heads`."""
         super().__init__()
         self.model = model
-        self.letters: Tensor
-        self.register_buffer("letters", letters)
-        self.readouts = sorted({"logits", *readouts})
+        self.substitutions = substitutions
+        self.heads = heads
+        self.readouts = sorted({"logits", *("attention" if name == "attention_heads" else name for name in readouts)})
+        self.compared = sorted({"logits"} | ({"representation"} & set(readouts)))
         self.max_tokens = max_tokens or DEFAULT_MAX_TOKENS["cpu"]
         self.max_tokens_given = max_tokens is not None
         self.threads = threads
         self.saved = saved
         self.on_forward = on_forward
         self.failed: set[str] = set()
-        self._wild_type: tuple[str, Float[Tensor, "L 20"]] | None = None
+        self._wild_type: WildType | None = None
 
     def setup(self, stage: str) -> None:
         """Take the store's word for batch size and threads."""
@@ -103,38 +121,74 @@ class JacobianModule(LightningModule):
                 return _failure(batch, error, f"{type(error).__name__}: {error}")
 
     def _chunk(self, item: WorkItem) -> JacobianChunk:
-        tokens = torch.from_numpy(encode(item.sequence)).to(self.device)
         readouts: dict[str, Tensor] = {}
-        if item.is_first or self._wild_type is None or self._wild_type[0] != item.key:
-            readouts = {name: value[0] for name, value in self.model.read(tokens[None], self.readouts).items()}
-            self._wild_type = (item.key, readouts["logits"].float())
+        if item.is_first or self._wild_type is None or self._wild_type.key != item.key:
+            self._wild_type, readouts = self._read_wild_type(item)
             self.on_forward(item, 1)
-        return JacobianChunk(item, self._rows(item, tokens, self._wild_type[1]), readouts)
+        rows, strength = self._rows(item, self._wild_type)
+        return JacobianChunk(item, rows, readouts, strength)
 
-    def _rows(
-        self, item: WorkItem, tokens: Int64[Tensor, " L"], wild_type: Float[Tensor, "L 20"]
-    ) -> Float[Tensor, "R A L 20"]:
-        """The block itself: from an earlier run that was killed after it, or computed, and kept if that took long."""
-        earlier = self.saved.load(item, len(self.letters)) if self.saved else None
+    def _read_wild_type(self, item: WorkItem) -> tuple[WildType, dict[str, Tensor]]:
+        """The wild type's own forward: what mutants are compared to, and what of it goes to the store."""
+        residues = encode(item.sequence)
+        tokens = torch.from_numpy(residues).to(self.device)
+        indices = item.chains.positions() if item.chains else None
+        positions = None if indices is None else torch.from_numpy(indices).to(self.device)
+        read = self.model.read(tokens[None], self.readouts, positions, self.heads)
+        readouts = {name: value[0] for name, value in read.items()}
+        if "attention" in readouts:
+            readouts |= self._corrected_attention(readouts.pop("attention"))
+        chosen = self.substitutions.letters(residues, readouts["logits"].float().cpu().numpy())
+        letters = torch.from_numpy(chosen).to(self.device)
+        compared = {name: readouts[name].float() for name in self.compared}
+        readouts.pop("representation", None)  # (L, D); what is kept is the map of its changes
+        if self.substitutions.vary:
+            readouts["letters"] = letters
+        return WildType(item.key, tokens, positions, letters, compared), readouts
+
+    def _corrected_attention(self, maps: Tensor) -> dict[str, Tensor]:
+        """Of the K chosen heads (K, L, L) the contact map; of all (layers, heads, L, L) one each, to choose by."""
+        if self.heads is not None:
+            return {"attention": attention_map(maps.float())}
+        return {"attention_heads": attention_scores(maps.float().flatten(0, 1)).view_as(maps)}
+
+    def _rows(self, item: WorkItem, wild_type: WildType) -> tuple[Tensor, Tensor | None]:
+        """The block itself, rows (R, A, L, 20) and, where the representation is compared, its strengths (R, L).
+
+        From an earlier run that was killed after it, or computed, and kept if that took long.
+        """
+        shapes = self._shapes(item, wild_type)
+        earlier = self.saved.load(item, shapes) if self.saved else None
         if earlier is not None:
-            self.on_forward(item, 19 * (item.stop - item.start))
-            return torch.from_numpy(earlier).to(self.device)
-        began = time.monotonic()
-        rows = jacobian_rows(
-            self.model.logits,
-            tokens,
+            self.on_forward(item, self.substitutions.forwards_per_residue * (item.stop - item.start))
+            blocks = [torch.from_numpy(block).to(self.device) for block in earlier]
+        else:
+            began = time.monotonic()
+            blocks = self._computed(item, wild_type)
+            takes_long = time.monotonic() - began > SAVE_SECONDS
+            if self.saved and takes_long and not (item.is_first and item.is_last):
+                self.saved.save(item, *(block.cpu().numpy() for block in blocks))
+        return blocks[0], blocks[1] if len(blocks) > 1 else None
+
+    def _computed(self, item: WorkItem, wild_type: WildType) -> list[Tensor]:
+        made = changes(
+            lambda batch: self.model.read(batch, self.compared, wild_type.positions),
+            wild_type.tokens,
             item.start,
             item.stop,
-            wild_type=wild_type,
-            letters=self.letters,
+            wild_type=wild_type.compared,
+            letters=wild_type.letters,
             max_tokens=self.max_tokens,
             on_forward=lambda count: self.on_forward(item, count),
         )
-        if not bool(torch.isfinite(rows).all()):
+        if not all(bool(torch.isfinite(block).all()) for block in made.values()):
             raise FloatingPointError("the model gave logits that are not finite; try a higher precision")
-        if self.saved and not (item.is_first and item.is_last) and time.monotonic() - began > SAVE_SECONDS:
-            self.saved.save(item, rows.cpu().numpy())
-        return rows
+        return [made["logits"], *(made[name].mean(dim=1) for name in self.compared if name != "logits")]
+
+    def _shapes(self, item: WorkItem, wild_type: WildType) -> list[tuple[int, ...]]:
+        rows, length = item.stop - item.start, len(item.sequence)
+        each = [(rows, wild_type.letters.shape[1], length, NUM_AMINO_ACIDS), (rows, length)]
+        return each[: len(self.compared)]
 
 
 def is_fatal(error: BaseException) -> bool:

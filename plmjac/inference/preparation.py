@@ -40,9 +40,11 @@ class Request:
     store: Path
     identity: dict[str, Any]
     details: dict[str, Any]
-    cost: Callable[[int], float]
+    cost: Callable[[Protein], float] = lambda protein: float(len(protein))
     max_length: int | None = None
     rows_per_chunk: int | None = None
+    num_letters: int = 20
+    forwards_per_residue: int = 19
 
 
 class Preparation:

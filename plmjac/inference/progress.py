@@ -61,7 +61,11 @@ class Progress(Callback):
     def advance(self, item: WorkItem, count: int) -> None:
         """Note that `count` mutants of this item's protein were run."""
         rows = item.stop - item.start
-        share = count / max(1.0, 19.0 * rows)
+        self.advance_share(item, count / max(1.0, float(self.data.request.forwards_per_residue * rows)))
+
+    def advance_share(self, item: WorkItem, share: float) -> None:
+        """Note that this share of an item's forwards was run."""
+        rows = item.stop - item.start
         step = min(share * item.cost, self.total - self.done)
         self.residues += share * rows
         self.done += step
@@ -76,7 +80,7 @@ class Progress(Callback):
 
     @property
     def rate(self) -> float:
-        """Residues whose 19 substitutions were run, a second, on this rank since the start."""
+        """Residues whose substitutions were run, a second, on this rank since the start."""
         return self.residues / max(1e-9, time.monotonic() - self._began)
 
     def on_predict_batch_end(

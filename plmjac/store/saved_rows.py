@@ -7,6 +7,7 @@ all of it. Blocks are exact (float32), so a resumed protein has the bytes of an 
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,24 +25,26 @@ class SavedRows:
     def __init__(self, store: Path) -> None:
         self.folder = store / PENDING / FOLDER
 
-    def save(self, item: WorkItem, rows: Float32[np.ndarray, "R A L 20"]) -> None:
-        """Keep a finished block."""
+    def save(self, item: WorkItem, *blocks: Float32[np.ndarray, "R ..."]) -> None:
+        """Keep a finished block: its rows, and what else was made with them."""
         path = self._path(item)
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = rows.tobytes()
+        data = b"".join(block.tobytes() for block in blocks)
         write_whole(path, _seal(item, data) + data)
 
-    def load(self, item: WorkItem, num_letters: int) -> Float32[np.ndarray, "R A L 20"] | None:
-        """A block kept earlier, or None where there is none, or none that is whole and of this very sequence."""
+    def load(self, item: WorkItem, shapes: Sequence[tuple[int, ...]]) -> list[Float32[np.ndarray, "R ..."]] | None:
+        """What was kept earlier, in these shapes, or None where nothing was, or nothing whole and of this input."""
         path = self._path(item)
         if not path.exists():
             return None
         content = path.read_bytes()
         seal, data = content[:32], content[32:]
-        shape = (item.stop - item.start, num_letters, len(item.sequence), 20)
-        if seal != _seal(item, data) or len(data) != 4 * int(np.prod(shape)):
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        if seal != _seal(item, data) or len(data) != 4 * sum(sizes):
             return None
-        return np.frombuffer(data, dtype=np.float32).reshape(shape).copy()
+        flat = np.frombuffer(data, dtype=np.float32).copy()
+        parts = np.split(flat, np.cumsum(sizes)[:-1])
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def drop(self, key: str) -> None:
         """Let go of a protein's blocks: it is in the store now."""
@@ -59,4 +62,4 @@ class SavedRows:
 
 
 def _seal(item: WorkItem, data: bytes) -> bytes:
-    return hashlib.sha256(item.sequence.encode() + b"\0" + data).digest()
+    return hashlib.sha256(f"{item.sequence}{item.chains or ''}\0".encode() + data).digest()

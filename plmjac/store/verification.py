@@ -1,7 +1,7 @@
 """Is every byte of a store what was written? And, if asked, do its numbers agree with one another?
 
 Shallow: sha256 of every file against the list that was sealed into its group at commit, nothing decoded. Deep: also
-decodes every array and makes the contact map again from the stored Jacobian.
+decodes every array and makes the contact map again from the stored Jacobian, or the recoveries from the stored blocks.
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,17 @@ import numpy as np
 import torch
 
 from plmjac.jacobian import contact_map
+from plmjac.segments import recoveries
 from plmjac.store.layout import MANIFEST, PROTEINS, CorruptStoreError, StoreError, file_digest, read_group_document
-from plmjac.store.reader import JacobianStore, StoredProtein
+from plmjac.store.reader import JacobianStore, StoredProtein, chains_of
 from plmjac.workplan import ManifestRow
 
 CONTACT_TOLERANCE = 5e-3
 """Relative: the map was made from float32 rows, the check from the float16 ones that are stored."""
+
+
+RECOVERY_ARRAYS = frozenset({"segments", "reference", "segment", "step", "repeat", "visible", "recovery"})
+"""What every protein of a recovery store has, whatever was kept besides."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +73,15 @@ def _problems(store: JacobianStore, key: str, row: ManifestRow | None, deep: boo
     problems = list(_differences(folder, expected))
     if row is None and store.rows:
         problems.append("the manifest does not know it")
-    if row is not None and (row.id, row.sequence) != (attributes["id"], sequence):
-        problems.append("its id or sequence is not that of the manifest")
-    kept = set(store.attributes["keep"])
+    if row is not None and (row.id, *row.input) != (attributes["id"], sequence, chains_of(attributes)):
+        problems.append("its id, sequence or chains are not those of the manifest")
+    is_recovery = store.attributes["kind"] == "recovery"
+    kept = set(store.attributes["keep"]) | (RECOVERY_ARRAYS if is_recovery else set())
     missing = kept - {name.split("/")[0] for name in expected}
     problems += [f"{name} was to be kept and is not there" for name in sorted(missing)]
     if deep and not problems:
-        problems += _disagreements(StoredProtein(folder, attributes["id"], sequence))
+        check = _recovery_disagreements if is_recovery else _disagreements
+        problems += check(StoredProtein(folder, attributes["id"], sequence))
     return problems
 
 
@@ -104,4 +111,25 @@ def _disagreements(protein: StoredProtein) -> list[str]:
         scale = np.linalg.norm(contacts)
         if np.linalg.norm(again - contacts) > CONTACT_TOLERANCE * scale + 1e-6:
             problems.append("contacts does not follow from the stored jacobian")
+    return problems
+
+
+def _recovery_disagreements(protein: StoredProtein) -> list[str]:
+    """The same for a recovery store: what is shown, and how much of the contacts came back."""
+    try:
+        arrays = {name: protein.array(name) for name in protein.names}
+    except StoreError as error:
+        return [str(error)]
+    segment, visible = arrays["segment"], arrays["visible"]
+    number = len(arrays["segments"])
+    if {len(arrays["reference"]), len(protein.outcomes)} != {number} or (segment >= number).any():
+        return ["its segments, reference, outcomes and contexts do not belong together"]
+    problems = []
+    windows = [[*range(a, b), *range(c, d)] for a, b, c, d in arrays["segments"].tolist()]
+    if not all(shown[windows[row]].all() for shown, row in zip(visible, segment.tolist(), strict=True)):
+        problems.append("visible does not show the segment")
+    if "blocks" in arrays and not np.allclose(
+        recoveries(arrays["reference"], arrays["blocks"], segment), arrays["recovery"], rtol=1e-6, atol=1e-6
+    ):
+        problems.append("recovery does not follow from the stored blocks")
     return problems

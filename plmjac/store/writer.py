@@ -14,10 +14,10 @@ from typing import Any
 import filelock
 import numpy as np
 import zarr
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from zarr.storage import LocalStore
 
-from plmjac.records import Failure
+from plmjac.records import Chains, Failure
 from plmjac.store.layout import (
     COMPRESSORS,
     FAILED,
@@ -36,8 +36,8 @@ from plmjac.store.layout import (
 )
 from plmjac.store.saved_rows import FOLDER
 
-DTYPES = {"jacobian": "float16"}
-"""What is not named here is stored in float32."""
+DTYPES = {"jacobian": "float16", "attention_heads": "float16"}
+"""What is not named here is stored in float32; whole numbers in int32, truth values in bool."""
 
 
 @dataclass
@@ -49,15 +49,22 @@ class PendingProtein:
     attributes: dict[str, Any]
     arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict)
 
-    def write(self, name: str, values: Float[np.ndarray, "..."]) -> None:
-        """Write a whole array as one chunk. Raises ValueError where a value is not finite."""
-        self._array(name, values.shape, values.shape)[...] = self._checked(name, values)
+    def write(self, name: str, values: Shaped[np.ndarray, "..."], rows_per_chunk: int | None = None) -> None:
+        """Write a whole array, as one chunk or so many rows a chunk; whole numbers and truth values stay what they are.
+
+        Raises ValueError where a value is not finite.
+        """
+        one_layer = 1 if name == "attention_heads" else None
+        chunks = (rows_per_chunk or one_layer or len(values), *values.shape[1:])
+        stored = self._checked(name, values)
+        self._array(name, values.shape, chunks, stored.dtype)[...] = stored
 
     def write_rows(self, start: int, rows: Float[np.ndarray, "R A L 20"], rows_per_chunk: int) -> None:
         """Write one block of rows of the Jacobian: exactly one chunk. Raises ValueError where a value is not finite."""
         shape = (self.attributes["length"], *rows.shape[1:])
-        array = self._array("jacobian", shape, (rows_per_chunk, *rows.shape[1:]))
-        array[start : start + len(rows)] = self._checked("jacobian", rows)
+        stored = self._checked("jacobian", rows)
+        array = self._array("jacobian", shape, (rows_per_chunk, *rows.shape[1:]), stored.dtype)
+        array[start : start + len(rows)] = stored
 
     def commit(self) -> None:
         """Seal the group with the checksum of each of its files and make it appear under proteins/."""
@@ -78,25 +85,30 @@ class PendingProtein:
         """Remove what was written so far."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _array(self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> "zarr.Array[Any]":
+    def _array(
+        self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: "np.dtype[Any]"
+    ) -> "zarr.Array[Any]":
         if name not in self.arrays:
+            # What is missing reads as NaN, never as zero; other dtypes have no such value: there the files are counted.
+            fill_value = float("nan") if dtype.kind == "f" else -1 if dtype.kind == "i" else False
             self.arrays[name] = zarr.create_array(
                 LocalStore(self.folder),
                 name=name,
                 shape=shape,
-                chunks=chunks,
-                dtype=DTYPES.get(name, "float32"),
+                chunks=tuple(max(1, size) for size in chunks),
+                dtype=dtype,
                 compressors=list(COMPRESSORS),
-                fill_value=float("nan"),  # what is missing reads as NaN, never as zero
+                fill_value=fill_value,
                 config={"write_empty_chunks": True},
                 zarr_format=3,
             )
         return self.arrays[name]
 
     @staticmethod
-    def _checked(name: str, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    def _checked(name: str, values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+        kinds = {"f": "float32", "i": "int32", "b": "bool"}
         with np.errstate(over="ignore"):
-            stored = values.astype(DTYPES.get(name, "float32"))
+            stored = values.astype(DTYPES.get(name, kinds[values.dtype.kind]))
         if not np.isfinite(stored).all():
             raise ValueError(f"{name} has values that are not finite, or too large for {stored.dtype}")
         return stored
@@ -108,12 +120,18 @@ class StoreWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def begin(self, key: str, *, sequence: str, identifier: str) -> PendingProtein:
+    def begin(self, key: str, *, sequence: str, identifier: str, chains: Chains | None = None) -> PendingProtein:
         """Start a protein anew under pending/; what an earlier attempt left there is dropped."""
         folder = self.path / PENDING / key
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        attributes = {"id": identifier, "sequence": sequence, "length": len(sequence)}
+        attributes: dict[str, Any] = {"id": identifier, "sequence": sequence, "length": len(sequence)}
+        if chains:
+            attributes |= {
+                "chain_breaks": list(chains.breaks),
+                "linkers": [list(span) for span in chains.linkers],
+                "index_gap": chains.index_gap,
+            }
         (folder / "zarr.json").write_bytes(group_document(attributes))
         return PendingProtein(folder, self.path / PROTEINS / key, attributes)
 

@@ -1,0 +1,126 @@
+"""How many tokens a forward should have on this device with this model: tried out once, then remembered.
+
+Sizes are timed from small to large on random sequences, for a second or two in all, and the smallest that is within a
+few per cent of the best is taken. It changes speed and memory, and results only by rounding; the store records what its
+first run used and runs that resume repeat it. Gives up what another length might have liked better.
+"""
+
+import json
+import logging
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from plmjac.inference.device import DEFAULT_MAX_TOKENS
+from plmjac.models import LanguageModel
+
+log = logging.getLogger(__name__)
+
+LENGTH = 254
+CANDIDATES = {
+    "cpu": (512, 1024, 2048, 4096, 8192),
+    "cuda": (4096, 8192, 16384, 32768, 65536, 131072),
+}
+SECONDS = {"cpu": 4.0, "cuda": 10.0}
+TOLERANCE = 0.05
+SMALLEST_FLOPS = 1e8
+"""Of one forward; below it (model=debug) nobody waits for the forwards, and nothing is measured."""
+
+
+def max_tokens_for(model: LanguageModel, variant: str, kind: str, threads: int) -> int:
+    """Tokens of one forward: what was measured here before for this architecture, or is measured now.
+
+    `variant` says what else of the model changes its speed. The model is moved to the device if it has to be measured.
+    """
+    if model.architecture.flops(LENGTH) < SMALLEST_FLOPS:
+        return DEFAULT_MAX_TOKENS[kind]
+    device = torch.cuda.get_device_name() if kind == "cuda" else f"{_processor()}, {threads} threads"
+    key = f"{device}; {model.architecture}; {variant}; torch {torch.__version__}"
+    known = _remembered()
+    if key not in known:
+        if kind == "cpu":
+            torch.set_num_threads(threads)
+        assert isinstance(model, torch.nn.Module)
+        model.to(kind)
+        known[key] = fastest(model.logits, CANDIDATES[kind], torch.device(kind), SECONDS[kind])
+        log.info("measured: forwards of %d tokens are fastest here", known[key])
+        _remember(known)
+    return known[key]
+
+
+def fastest(
+    logits: Callable[[Tensor], Tensor], candidates: tuple[int, ...], device: torch.device, seconds: float
+) -> int:
+    """The smallest of the sizes whose tokens per second are within `TOLERANCE` of the best, in about so many seconds.
+
+    Sizes are tried in order and no further once time is up, memory runs out, or one is slower than the one before by a
+    tenth.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rates: dict[int, float] = {}
+    began = time.monotonic()
+    for size in candidates:
+        batch = torch.randint(20, (max(1, size // (LENGTH + 2)), LENGTH), generator=generator).to(device)
+        try:
+            rates[size] = batch.numel() / _seconds(lambda batch=batch: logits(batch), device)  # type: ignore[misc]
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        spent = time.monotonic() - began
+        if spent + 2 * spent > seconds or rates[size] < 0.9 * max(rates.values()):
+            break
+    if not rates:
+        return candidates[0]
+    best = max(rates.values())
+    return next(size for size, rate in rates.items() if rate >= (1 - TOLERANCE) * best)
+
+
+def _seconds(forward: Callable[[], Tensor], device: torch.device) -> float:
+    """The median of three forwards after one that warms up; of one where that takes long."""
+    times = []
+    for _ in range(4):
+        began = time.perf_counter()
+        forward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+        if times[0] > 1.0:
+            return times[0]
+    return statistics.median(times[1:])
+
+
+def _processor() -> str:
+    return platform.processor() or platform.machine()
+
+
+def _file() -> Path:
+    return Path(os.environ.get("PLMJAC_CACHE") or "~/.cache/plmjac").expanduser() / "max_tokens.json"
+
+
+def _remembered() -> dict[str, int]:
+    """What was measured before; nothing where that cannot be read."""
+    try:
+        known = json.loads(_file().read_bytes())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(known, dict):
+        return {}
+    return {key: size for key, size in known.items() if isinstance(size, int) and size > 0}
+
+
+def _remember(known: dict[str, int]) -> None:
+    """Keep it for the next store; without a place to write it is measured again."""
+    path = _file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(known, indent=1, sort_keys=True))
+        os.replace(temporary, path)
+    except OSError as error:
+        log.info("%s cannot be written (%s); the batch size will be measured again", path, error.strerror)

@@ -1,0 +1,155 @@
+"""What each position is set to: all 20 amino acids, MASK alone, or a few chosen ones.
+
+Every class answers with the same table of letters (L, A): position i is set to letters[i, 0], letters[i, 1], ... The
+paper sets every position to all 20. The others save forwards; they give up the couplings, of which they show a part,
+and some of the contact map (`evaluation=approximations` measures how much). Knows no model, no file and no torch, so
+that checking a configuration is quick.
+"""
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Float, Int64
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from plmjac.alphabet import AMINO_ACIDS, MASK, NUM_AMINO_ACIDS, decode
+from plmjac.draws import generator
+
+RULES = ("random", "likely", "unlikely")
+"""Ways to choose amino acids position by position; any other choice is the letters themselves, for all positions."""
+
+
+class AllSubstitutions(BaseModel):
+    """Each of the 20 amino acids, as in the paper: 19 forwards a residue."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["all"] = "all"
+
+    num_letters: ClassVar[int] = NUM_AMINO_ACIDS
+    forwards_per_residue: ClassVar[int] = NUM_AMINO_ACIDS - 1
+    vary: ClassVar[bool] = False
+
+    def letters(
+        self, tokens: Int64[np.ndarray, " L"], wild_type: Float[np.ndarray, "L 20"]
+    ) -> Int64[np.ndarray, "L 20"]:
+        """The 20 amino acids at every position."""
+        return np.tile(np.arange(NUM_AMINO_ACIDS), (len(tokens), 1))
+
+    def identity(self) -> dict[str, Any]:
+        """What of these settings determines the numbers."""
+        return {"name": self.name}
+
+
+class NoSubstitutions(BaseModel):
+    """None: one forward a protein, for what the wild type alone gives (logits, contact_head, attention)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["none"] = "none"
+
+    num_letters: ClassVar[int] = 0
+    forwards_per_residue: ClassVar[int] = 0
+    vary: ClassVar[bool] = False
+
+    def letters(
+        self, tokens: Int64[np.ndarray, " L"], wild_type: Float[np.ndarray, "L 20"]
+    ) -> Int64[np.ndarray, "L 0"]:
+        """No letter at any position."""
+        return np.zeros((len(tokens), 0), dtype=np.int64)
+
+    def identity(self) -> dict[str, Any]:
+        """What of these settings determines the numbers."""
+        return {"name": self.name}
+
+
+class MaskOnly(BaseModel):
+    """MASK alone, 1 forward a residue: the `fast` mode of ColabBio's and gLM2's notebooks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["mask"] = "mask"
+
+    num_letters: ClassVar[int] = 1
+    forwards_per_residue: ClassVar[int] = 1
+    vary: ClassVar[bool] = False
+
+    def letters(
+        self, tokens: Int64[np.ndarray, " L"], wild_type: Float[np.ndarray, "L 20"]
+    ) -> Int64[np.ndarray, "L 1"]:
+        """MASK at every position."""
+        return np.full((len(tokens), 1), MASK)
+
+    def identity(self) -> dict[str, Any]:
+        """What of these settings determines the numbers."""
+        return {"name": self.name}
+
+
+class Subset(BaseModel):
+    """`k` amino acids at every position, k forwards a residue.
+
+    `choose` is one of `RULES`: drawn at random by position, sequence and seed, or the most or least likely ones by the
+    wild type's logits, the residue itself left out; or it is the letters themselves, the same at every position (where
+    the residue is one of them its row is zero and is not run). Letters that are the same everywhere keep the mean over
+    positions that centring subtracts a mean of one and the same substitution, which is why they do best.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["subset"] = "subset"
+    k: int = Field(ge=1, le=NUM_AMINO_ACIDS - 1)
+    choose: str
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _known_choice(self) -> "Subset":
+        if self.choose in RULES:
+            return self
+        if wrong := sorted(set(self.choose) - set(AMINO_ACIDS)):
+            rules = ", ".join(RULES)
+            raise ValueError(
+                f"choose={self.choose}: {wrong[0]!r} is no amino acid; give {rules}, or letters: choose=PWGD"
+            )
+        if len(set(self.choose)) != len(self.choose):
+            raise ValueError(f"choose={self.choose} names an amino acid twice")
+        if len(self.choose) != self.k:
+            raise ValueError(
+                f"choose={self.choose} names {len(self.choose)} amino acids and k is {self.k}; set the two alike"
+            )
+        return self
+
+    @property
+    def num_letters(self) -> int:
+        """A: how many letters each position is set to."""
+        return self.k
+
+    @property
+    def forwards_per_residue(self) -> int:
+        """Forwards for each residue (fewer where a residue is among the letters)."""
+        return self.k
+
+    @property
+    def vary(self) -> bool:
+        """Whether the letters differ from position to position, so that a store has to keep them."""
+        return self.choose in RULES
+
+    def letters(
+        self, tokens: Int64[np.ndarray, " L"], wild_type: Float[np.ndarray, "L 20"]
+    ) -> Int64[np.ndarray, "L A"]:
+        """The chosen amino acids of each position, in the order of the alphabet; `wild_type` are the logits."""
+        if not self.vary:
+            return np.tile(sorted(AMINO_ACIDS.index(letter) for letter in self.choose), (len(tokens), 1))
+        if self.choose == "random":
+            rank = generator(("substitutions", self.seed, decode(tokens))).random((len(tokens), NUM_AMINO_ACIDS))
+        else:
+            rank = wild_type.astype(np.float64) * (-1 if self.choose == "likely" else 1)
+        rank[tokens[:, None] == np.arange(NUM_AMINO_ACIDS)] = np.inf
+        return np.sort(np.argsort(rank, axis=1, kind="stable")[:, : self.k], axis=1)
+
+    def identity(self) -> dict[str, Any]:
+        """What of these settings determines the numbers; the seed only where something is drawn."""
+        return self.model_dump(exclude=set() if self.choose == "random" else {"seed"})
+
+
+Substitutions = AllSubstitutions | MaskOnly | Subset | NoSubstitutions
+"""Any of them: `letters`, `identity`, `num_letters`, `forwards_per_residue`, `vary`."""

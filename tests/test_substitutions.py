@@ -1,0 +1,194 @@
+"""What each position is set to, against mutants made one by one, and whole runs of every kind of substitution."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support import tree
+
+from plmjac import jacobian as method
+from plmjac.alphabet import AMINO_ACIDS, MASK, encode
+from plmjac.config import UsageError
+from plmjac.inference import module
+from plmjac.inference.module import JacobianModule
+from plmjac.interruption import Interrupted
+from plmjac.models import LanguageModel
+from plmjac.records import JacobianChunk, WorkItem
+from plmjac.store import open_store, verify
+from plmjac.substitutions import AllSubstitutions, MaskOnly, Subset, Substitutions
+
+Predict = Callable[..., int]
+SEQUENCE = "MKTXAYIAKQ"
+EVERY: list[Substitutions] = [
+    AllSubstitutions(), MaskOnly(), Subset(k=3, choose="WPG"), Subset(k=4, choose="random", seed=1),
+    Subset(k=1, choose="likely"), Subset(k=5, choose="unlikely"),
+]  # fmt: skip
+
+
+def one_by_one(model: LanguageModel, sequence: str, letters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each mutant in a forward of its own: changes of the logits (L, A, L, 20), of the hidden state (L, L)."""
+    wild_type = torch.from_numpy(encode(sequence))[None]
+    before = model.read(wild_type, ["logits", "representation"])
+    length, number = letters.shape
+    changes, strengths = np.zeros((length, number, length, 20)), np.zeros((length, number, length))
+    for i in range(length):
+        for a in range(number):
+            mutant = wild_type.clone()
+            mutant[0, i] = int(letters[i, a])
+            after = model.read(mutant, ["logits", "representation"])
+            changes[i, a] = (after["logits"] - before["logits"])[0].numpy()
+            strengths[i, a] = np.sqrt(((after["representation"] - before["representation"])[0].numpy() ** 2).sum(-1))
+    return changes, strengths.mean(1)
+
+
+def plain_maps(changes: np.ndarray, strengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The contact maps step by step in numpy: of the logits, and of the hidden state."""
+    J = changes.astype(np.float64)
+    for axis in range(4):
+        if J.shape[axis] > 1:
+            J = J - J.mean(axis, keepdims=True)
+    if J.shape[1] == 20:
+        J = (J + J.transpose(2, 3, 0, 1)) / 2
+    F = np.sqrt((J**2).sum((1, 3)))
+    F = (F + F.T) / 2
+    np.fill_diagonal(F, 0)
+    F = F - F.sum(0, keepdims=True) * F.sum(1, keepdims=True) / F.sum()
+    np.fill_diagonal(F, 0)
+    S = (strengths + strengths.T) / 2
+    S = S - S.sum(0, keepdims=True) * S.sum(1, keepdims=True) / S.sum()
+    S = (S + S.T) / 2
+    np.fill_diagonal(S, 0)
+    return F, S
+
+
+@pytest.mark.parametrize("substitutions", EVERY, ids=str)
+@pytest.mark.parametrize("max_tokens", [1, 40, 10_000])
+def test_changes_are_those_of_mutants_one_by_one(
+    debug_model: LanguageModel, substitutions: Substitutions, max_tokens: int
+) -> None:
+    chosen = JacobianModule(
+        debug_model, substitutions=substitutions, readouts=["representation"], max_tokens=max_tokens
+    )  # fmt: skip
+    chunks = [chosen.predict_step(WorkItem("a", SEQUENCE, *rows)) for rows in ((0, 4), (4, 5), (5, 10))]
+    assert all(isinstance(chunk, JacobianChunk) for chunk in chunks)
+    tokens = encode(SEQUENCE)
+    letters = substitutions.letters(tokens, debug_model.logits(torch.from_numpy(tokens)[None])[0].numpy())
+    changes, strengths = one_by_one(debug_model, SEQUENCE, letters)
+    np.testing.assert_allclose(torch.cat([chunk.rows for chunk in chunks]), changes, atol=1e-4)  # type: ignore[union-attr]
+    np.testing.assert_allclose(torch.cat([chunk.strength for chunk in chunks]), strengths, atol=1e-4)  # type: ignore[union-attr,misc]
+    assert ("letters" in chunks[0].readouts) == substitutions.vary  # type: ignore[union-attr]
+
+
+def test_letters_are_those_asked_for() -> None:
+    tokens, chance = encode(SEQUENCE), np.random.default_rng(0)
+    logits = chance.normal(size=(len(tokens), 20))
+    assert (MaskOnly().letters(tokens, logits) == MASK).all()
+    assert np.array_equal(Subset(k=2, choose="WA").letters(tokens, logits), [[1, 18]] * len(tokens))
+    random = Subset(k=6, choose="random", seed=3)
+    drawn = random.letters(tokens, logits)
+    assert np.array_equal(drawn, random.letters(tokens, 0 * logits)) and (np.diff(drawn) > 0).all()
+    assert not np.array_equal(drawn, Subset(k=6, choose="random", seed=4).letters(tokens, logits))
+    assert len({tuple(row) for row in drawn}) > 5  # another choice at every position
+    for choose, sign in (("likely", -1), ("unlikely", 1)):
+        letters = Subset(k=4, choose=choose).letters(tokens, logits)
+        for position, token in enumerate(tokens):
+            others = [letter for letter in range(20) if letter != token]
+            assert letters[position].tolist() == sorted(sorted(others, key=lambda a: sign * logits[position, a])[:4])
+    assert not (drawn == tokens[:, None]).any()
+
+
+def test_every_letter_is_drawn_as_often_as_any_other() -> None:
+    tokens = np.zeros(4000, dtype=np.int64)
+    drawn = Subset(k=3, choose="random").letters(tokens, np.zeros((4000, 20)))
+    counts = np.bincount(drawn.ravel(), minlength=20)
+    assert counts[0] == 0 and np.abs(counts[1:] - 12000 / 19).max() < 5 * np.sqrt(12000 / 19)
+
+
+@pytest.mark.parametrize("substitutions", EVERY, ids=str)
+def test_a_run_stores_them_with_their_maps(
+    predict: Predict, tmp_path: Path, debug_model: LanguageModel, substitutions: Substitutions
+) -> None:
+    path, store = tmp_path / "in.fasta", tmp_path / "run.zarr"
+    path.write_text(f">a\n{SEQUENCE}\n>b\nM\n")
+    keys = [f"substitutions.{key}={value}" for key, value in substitutions.identity().items() if key != "name"]
+    arguments = (
+        "+dataset=fasta", f"dataset.path={path}", "model=debug", "threads=1", f"store={store}", "rows_per_chunk=4",
+        "keep=[contacts,jacobian,representation]", f"substitutions={substitutions.name}", *keys
+    )  # fmt: skip
+    assert predict(*arguments) == 0
+    protein, tokens = open_store(store)["a"], encode(SEQUENCE)
+    letters = substitutions.letters(tokens, debug_model.logits(torch.from_numpy(tokens)[None])[0].numpy())
+    changes, strengths = one_by_one(debug_model, SEQUENCE, letters)
+    np.testing.assert_allclose(protein.jacobian, changes, atol=1e-3 * np.abs(changes).max())
+    contacts, representation = plain_maps(changes, strengths)
+    np.testing.assert_allclose(protein.contacts, contacts, atol=1e-5 * np.abs(contacts).max())
+    np.testing.assert_allclose(protein.array("representation"), representation, atol=1e-5 * representation.max())
+    if substitutions.vary:
+        assert np.array_equal(protein.array("letters"), letters)
+    assert ("letters" in protein.names) == substitutions.vary
+    assert open_store(store).attributes["substitutions"] == substitutions.identity()
+    assert not any(damages for _, damages in verify(open_store(store), deep=True))
+    assert (open_store(store)["b"].contacts == 0).all()
+    with pytest.raises(UsageError, match="substitutions"):
+        predict(*arguments[: -1 - len(keys)], "substitutions=" + ("mask" if substitutions.name != "mask" else "all"))
+
+
+@pytest.mark.parametrize("kind", [("mask",), ("subset", "substitutions.choose=random")])
+def test_killed_and_resumed_it_has_the_same_bytes(
+    predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: tuple[str, ...]
+) -> None:
+    path = tmp_path / "in.fasta"
+    path.write_text(f">a\n{SEQUENCE * 3}\n>b\nMKVWL\n")
+    arguments = (
+        "+dataset=fasta", f"dataset.path={path}", "model=debug", "threads=1", "rows_per_chunk=6",
+        "keep=[contacts,jacobian,representation]", f"substitutions={kind[0]}", *kind[1:],
+    )  # fmt: skip
+    assert predict(*arguments, f"store={tmp_path / 'undisturbed.zarr'}") == 0
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
+    original = JacobianModule._chunk
+
+    def killed(self: JacobianModule, item: WorkItem) -> JacobianChunk:
+        if item.start >= 18:
+            raise Interrupted
+        return original(self, item)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(JacobianModule, "_chunk", killed)
+        predict(*arguments, f"store={tmp_path / 'killed.zarr'}")
+    computed: list[int] = []
+    made = module.changes
+    monkeypatch.setattr(module, "changes", lambda *a, **k: computed.append(a[2]) or made(*a, **k))  # type: ignore[func-returns-value]
+    assert predict(*arguments, f"store={tmp_path / 'killed.zarr'}") == 0
+    assert computed == [18, 24, 0]
+    assert tree(tmp_path / "killed.zarr") == tree(tmp_path / "undisturbed.zarr")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("substitutions=subset", "substitutions.choose=PWGDA"), "names 5 amino acids and k is 4"),
+        (("substitutions=subset", "substitutions.choose=PWGB"), "'B' is no amino acid"),
+        (("substitutions=subset", "substitutions.choose=rondom"), "give random, likely, unlikely, or letters"),
+        (("substitutions=subset", "substitutions.choose=PPGD"), "twice"),
+        (("substitutions=subset", "substitutions.k=20"), "less than or equal to 19"),
+        (("substitutions=mask", "+substitutions.k=3"), "no key"),
+    ],
+)
+def test_mistakes_are_named(predict: Predict, overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        predict("+dataset=demo", "model=debug", *overrides)
+
+
+def test_mask_on_a_linear_model_returns_the_couplings_of_mask(debug_model: LanguageModel) -> None:
+    """logits[j, b] = sum over i of W[i, token at i, j, b]: what MASK changes is W[mask] - W[wild type]."""
+    from plmjac.models.debug import LinearModel
+
+    couplings = torch.randn(6, 26 + 1, 6, 20, generator=torch.Generator().manual_seed(0))[:, : MASK + 1]
+    model = LinearModel(couplings)
+    tokens = torch.tensor([3, 7, 0, 19, 22, 4])
+    jacobian = method.categorical_jacobian(model.logits, tokens, letters=torch.full((6, 1), MASK))
+    expected = couplings[:, MASK] - couplings[torch.arange(6), tokens]
+    assert torch.allclose(jacobian[:, 0], expected, atol=1e-5)
+    assert len(AMINO_ACIDS) == 20
