@@ -17,7 +17,7 @@ RECOVERY := $(if $(STRUCTURES),pdb,demo)
 # Windows small enough for domains of 50 to 150 residues; the paper's are for chains of 200 and more.
 RECOVERY_KEYS := +experiment=single_segment model=$(DEMO_MODEL) segments.size=12 segments.margin=3 segments.threshold=2
 
-.PHONY: help install demo recovery test lint types format wheel clean
+.PHONY: help install demo recovery test lint types format wheel clean bench
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'

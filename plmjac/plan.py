@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plmjac.config import DONE, Config, UsageError, run
-from plmjac.predict import PredictConfig, build_dataset, parse_predict
+from plmjac.predict import build_dataset
+from plmjac.predict_settings import PredictConfig, parse_predict
 
 if TYPE_CHECKING:
     from plmjac.models import Architecture

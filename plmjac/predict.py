@@ -25,14 +25,9 @@ if __name__ == "__main__":
     # of three to five. Alone it makes no difference. Read by OpenMP when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
-
-from plmjac.config import DONE, SOME_FAILED, Config, UsageError, nearest, options, parse, run
-from plmjac.inference.recovery_settings import RecoverySettings
-from plmjac.inference.settings import LoggerSettings, TrainerSettings, is_only_rank, is_rank_zero, under_torchrun
-from plmjac.schedules import AnySchedule
-from plmjac.segments import AnyChoice
-from plmjac.substitutions import Substitutions
+from plmjac.config import DONE, SOME_FAILED, Config, UsageError, run
+from plmjac.inference.settings import is_only_rank, is_rank_zero, under_torchrun
+from plmjac.predict_settings import PredictConfig, parse_predict
 
 if TYPE_CHECKING:
     from plmjac.attention import Head
@@ -46,149 +41,6 @@ if TYPE_CHECKING:
     from plmjac.models import LanguageModel, Precision
 
 log = logging.getLogger("plmjac.predict")
-
-Keep = Literal[
-    "contacts", "logits", "jacobian", "contact_head", "representation", "attention", "attention_heads", "blocks"
-]
-
-
-class ModelGroup(BaseModel):
-    """The arguments of `plmjac.load_model` but for the device; see conf/model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    checkpoint: Path | None = None
-    seed: int = Field(0, ge=0)
-    fast: bool = True
-    precision: Literal["fp32", "tf32", "fp16"] | None = None
-    token_dropout: bool | None = None
-    bos_eos: Literal["keep", "mask"] = "keep"
-
-
-class FullSchedule(BaseModel):
-    """Nothing is masked: the ordinary run; see conf/schedule."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Literal["full"]
-
-
-class PredictConfig(BaseModel):
-    """Everything a prediction run can be told, as conf/predict.yaml documents it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    dataset: dict[str, Any]
-    model: ModelGroup
-    substitutions: Substitutions = Field(discriminator="name")
-    schedule: FullSchedule | AnySchedule = Field(discriminator="name")
-    segments: AnyChoice | None = Field(None, discriminator="name")
-    readout: Literal["contact_head", "jacobian"] | None
-    trainer: TrainerSettings
-    logger: LoggerSettings = Field(discriminator="name")
-    store: Path
-    keep: tuple[Keep, ...]
-    heads: Path | None
-    max_length: PositiveInt | None
-    seed: int = Field(ge=0)
-    max_tokens: PositiveInt | None
-    threads: PositiveInt | None
-    rows_per_chunk: PositiveInt | None
-
-    @field_validator("keep", mode="before")
-    @classmethod
-    def _one_or_several(cls, keep: Any) -> Any:
-        return (keep,) if isinstance(keep, str) else keep
-
-    @field_validator("keep")
-    @classmethod
-    def _in_order(cls, keep: tuple[Keep, ...]) -> tuple[Keep, ...]:
-        return tuple(sorted(set(keep)))
-
-    @model_validator(mode="after")
-    def _every_forward_has_a_use(self) -> "PredictConfig":
-        if self.recovery is not None:
-            return self
-        of_mutants = sorted({"contacts", "jacobian", "representation"} & set(self.keep))
-        if self.substitutions.name == "none" and of_mutants:
-            names = ", ".join(of_mutants)
-            raise ValueError(f"substitutions=none makes no mutants, and {names} need them; keep=[logits], for instance")
-        if self.substitutions.name != "none" and not of_mutants:
-            raise ValueError(
-                "keep must hold contacts or jacobian (or representation), which is what the forward passes are for; "
-                "for what the wild type alone can give add substitutions=none"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _heads_for_attention(self) -> "PredictConfig":
-        if {"attention", "attention_heads"} <= set(self.keep):
-            raise ValueError("keep attention_heads (to choose heads from) or attention (of those chosen), not both")
-        if "attention" in self.keep and self.heads is None:
-            raise ValueError(
-                "keep=attention is the mean of the heads that a file names: heads=FILE.json. Make one from proteins "
-                "with structures: keep=attention_heads substitutions=none, then "
-                "`python -m plmjac.evaluate +evaluation=attention_heads store=...`"
-            )
-        if self.heads is not None and "attention" not in self.keep:
-            raise ValueError(f"heads={self.heads} has no effect; add attention to keep")
-        return self
-
-    @model_validator(mode="after")
-    def _of_one_kind(self) -> "PredictConfig":
-        """Recovery has keys of its own, and the Jacobian's have no effect on it."""
-        name = self.schedule.name
-        if self.recovery is not None:
-            self.recovery.check()
-            if self.rows_per_chunk is not None or self.substitutions.name != "all":
-                raise ValueError(f"rows_per_chunk and substitutions have no effect with schedule={name}")
-        elif name != "full":
-            raise ValueError(f"which segments? Add one of: {'  '.join(f'segments={o}' for o in options('segments'))}")
-        elif self.segments is not None or self.readout is not None or "blocks" in self.keep:
-            raise ValueError("segments, readout, keep=blocks have no effect with schedule=full; add schedule=flanking")
-        return self
-
-    @property
-    def recovery(self) -> RecoverySettings | None:
-        """What a recovery run is asked for; None where this is none."""
-        if isinstance(self.schedule, FullSchedule) or self.segments is None:
-            return None
-        return RecoverySettings(self.schedule, self.segments, self.readout or "contact_head", self.seed, self.keep)
-
-
-def parse_predict(config: Config) -> PredictConfig:
-    """Check a prediction's configuration. Raises UsageError; without a dataset it lists those there are."""
-    names = options("dataset")
-    listed = "  ".join(f"+dataset={name}" for name in names)
-    if "dataset" not in config:
-        wrong = [key for key in config if key not in PredictConfig.model_fields]
-        hint = f" ({wrong[0]!r} is no key; {nearest(wrong[0], PredictConfig.model_fields)})" if wrong else ""
-        raise UsageError(f"which dataset?{hint} Add one of: {listed}")
-    if not isinstance(config["dataset"], dict):
-        raise UsageError(f"there is no dataset {config['dataset']!r}; {nearest(str(config['dataset']), names)}")
-    if "name" not in config["dataset"]:
-        raise UsageError(f"which dataset do these keys belong to? Add one of: {listed}")
-    is_full = _option(config, "schedule") == "full"
-    keep = config.get("keep") if config.get("keep") is not None else ["contacts", "logits"] if is_full else ["blocks"]
-    return parse(PredictConfig, {**config, "store": config.get("store") or _default_store(config), "keep": keep})
-
-
-def _default_store(config: Config) -> str:
-    """runs/<dataset>_<model>.zarr, with what else tells the jobs of a sweep apart: schedule, segments, seed."""
-    parts = [_option(config, "dataset"), _option(config, "model")]
-    if _option(config, "schedule") != "full":
-        parts.append(_option(config, "schedule"))
-        parts += [name for name in (_option(config, "segments"),) if name != "single"]
-    if config.get("seed"):
-        parts.append(f"seed{config['seed']}")
-    return f"runs/{'_'.join(parts)}.zarr"
-
-
-def _option(config: Config, group: str) -> str:
-    """The chosen option of a config group."""
-    chosen = config.get(group)
-    return str(chosen.get("name") if isinstance(chosen, dict) else chosen)
 
 
 def predict(config: Config) -> int:

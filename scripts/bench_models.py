@@ -38,6 +38,18 @@ def trained_like(architecture: Architecture) -> dict[str, Tensor]:
     return tensors
 
 
+def untrained(architecture: Architecture) -> dict[str, Tensor]:
+    """Weights as transformers draws them for a new model: standard deviation 0.02, norms 1, biases 0."""
+    generator = torch.Generator().manual_seed(2)
+    drawn = {}
+    for name, tensor in random_tensors(architecture, 1).items():
+        if tensor.ndim == 2:
+            drawn[name] = torch.randn(tensor.shape, generator=generator) * 0.02
+        else:
+            drawn[name] = torch.ones_like(tensor) if "norm" in name and "weight" in name else torch.zeros_like(tensor)
+    return drawn
+
+
 def authors_rows(model: Esm2, tokens: Tensor, start: int, stop: int) -> np.ndarray:
     """Logits (R, 20, L, 20) as the published loop gets them: 20 copies of the sequence a forward, fair-esm's module."""
     ids = model._to_esm(tokens[None])
@@ -63,7 +75,8 @@ def authors_map(jacobian: np.ndarray) -> np.ndarray:
     np.fill_diagonal(norms, 0)
     contacts: np.ndarray = norms - norms.sum(0, keepdims=True) * norms.sum(1, keepdims=True) / norms.sum()
     np.fill_diagonal(contacts, 0)
-    return (contacts + contacts.T) / 2
+    symmetric: np.ndarray = (contacts + contacts.T) / 2
+    return symmetric
 
 
 def transformers_logits(
@@ -72,19 +85,21 @@ def transformers_logits(
     """EsmForMaskedLM with sdpa and these weights, as our loop calls a model: tokens (B, L) to logits (B, L, 20)."""
     import transformers
 
-    config = transformers.EsmConfig(
+    new_config: Any = transformers.EsmConfig
+    config = new_config(
         vocab_size=33, mask_token_id=32, pad_token_id=1, hidden_size=architecture.width,
         num_hidden_layers=architecture.num_layers, num_attention_heads=architecture.num_heads,
         intermediate_size=4 * architecture.width, layer_norm_eps=architecture.layer_norm_eps,
         position_embedding_type="rotary", token_dropout=True, emb_layer_norm_before=False, hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0, attn_implementation="sdpa",
     )  # fmt: skip
-    module: Any = transformers.EsmForMaskedLM(config).eval()
+    new_module: Any = transformers.EsmForMaskedLM
+    module = new_module(config).eval()
     state = {_hugging_face_name(name): tensor for name, tensor in tensors.items()}
     state["lm_head.decoder.weight"] = tensors["embed_tokens.weight"]
     missing, unexpected = module.load_state_dict(state, strict=False)
     assert not unexpected and all("inv_freq" in name or name == "lm_head.decoder.bias" for name in missing), missing
-    module.to(device)
+    module.to(device, torch.float64 if precision == "fp64" else torch.float32)
 
     def logits(tokens: Tensor) -> Tensor:
         ids = torch.nn.functional.pad(tokens + 4, (1, 1))

@@ -1,14 +1,16 @@
-"""What half precision does to contact maps: correlation, overlap of the best pairs, and P@L where contacts are known."""
+"""What half precision does to contact maps: correlation, overlap of the best pairs, P@L where contacts are known."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from bench_models import ARCHITECTURES, trained_like
+from bench_models import ARCHITECTURES, trained_like, transformers_logits, untrained
 from torch import Tensor
 
 from plmjac.alphabet import encode
-from plmjac.jacobian import categorical_jacobian, contact_map
+from plmjac.jacobian import all_letters, categorical_jacobian, contact_map, mutants, substitutions
 from plmjac.models import load_model
+from plmjac.models.esm2 import Esm2
 from plmjac.models.esm2_fast import Esm2Fast
 from plmjac.records import Protein
 
@@ -71,6 +73,44 @@ def _proteins(count: int) -> list[tuple[str, Tensor, Tensor]]:
     found = []
     for protein in sorted(known, key=len)[:count]:
         assert protein.structure is not None
-        coordinates = torch.as_tensor(protein.structure.coordinates)
-        found.append((protein.id, torch.from_numpy(encode(protein.sequence)), torch.cdist(coordinates, coordinates) < 8))
+        pairs = torch.from_numpy(protein.structure.contacts("cb", 8.0).pairs)
+        found.append((protein.id, torch.from_numpy(encode(protein.sequence)), pairs))
     return found
+
+
+def rounding_rows(*, quick: bool) -> list[dict[str, Any]]:
+    """How far float32 maps are from the float64 map, as a share of its largest entry, on the CPU.
+
+    On weights as they are before training, whose couplings are of the order of float32 rounding, and on weights that
+    spread logits as a trained model does. The float64 map is transformers' module in double precision.
+    """
+    architecture, length = (ARCHITECTURES["debug"], 12) if quick else (ARCHITECTURES["8m"], 20)
+    tokens = torch.randint(20, (length,), generator=torch.Generator().manual_seed(0))
+    rows = []
+    for name, tensors in (("untrained", untrained(architecture)), ("trained-like", trained_like(architecture))):
+        given: dict[str, Any] = {
+            "name": name, "architecture": architecture, "tensors": tensors, "weights_sha256": ""
+        }  # fmt: skip
+        plain, fast = Esm2(**given), Esm2Fast(**given)
+        exact = contact_map(_jacobian(transformers_logits(architecture, tensors, "cpu", "fp64"), tokens, 19))
+        ways = {
+            "plain, 20 mutants a forward": (plain.logits, 20), "plain, 7 mutants a forward": (plain.logits, 7),
+            "plain, 1 mutant a forward": (plain.logits, 1), "fast, 20 mutants a forward": (fast.logits, 20),
+            "fast, 1 mutant a forward": (fast.logits, 1),
+        }  # fmt: skip
+        for way, (logits, size) in ways.items():
+            error = (contact_map(_jacobian(logits, tokens, size).double()) - exact).abs().max() / exact.abs().max()
+            rows.append({"weights": name, "way": way, "error": float(error)})
+    return rows
+
+
+def _jacobian(logits: Callable[[Tensor], Tensor], tokens: Tensor, size: int) -> Tensor:
+    """The Jacobian in the precision of the logits, `size` mutants a forward."""
+    length = len(tokens)
+    wild_type = logits(tokens[None])[0]
+    jacobian = torch.zeros(length, 20, length, 20, dtype=wild_type.dtype)
+    positions, letters = substitutions(tokens, 0, length, all_letters(length))
+    for at in range(0, len(positions), size):
+        place, letter = positions[at : at + size], letters[at : at + size]
+        jacobian[place, letter] = logits(mutants(tokens, place, letter)) - wild_type
+    return jacobian

@@ -42,6 +42,9 @@ def markdown(found: dict[str, Any]) -> str:
         lines.append(f"| {case['size']} | {case['length']} | {shares} |")
     if "precision" in found:
         lines += _precision(found["precision"])
+        lines += ["", "Largest error of a float32 map against float64, as a share of the largest entry:", ""]
+        lines += ["| weights | way | error |", "|---|---|---|"]
+        lines += [f"| {row['weights']} | {row['way']} | {row['error']:.1e} |" for row in found["rounding"]]
     return "\n".join(lines) + "\n"
 
 

@@ -28,6 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import bench_precision
 import bench_tables
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ from bench_models import ARCHITECTURES, authors_map, authors_rows, trained_like,
 from torch import Tensor
 
 from plmjac.jacobian import all_letters, contact_map, jacobian_rows
-from plmjac.models import Architecture
+from plmjac.models import Architecture, Precision
 from plmjac.models.esm2 import Esm2
 from plmjac.models.esm2_fast import Esm2Fast
 
@@ -58,7 +59,7 @@ class Case:
 class Contenders:
     """The four ways to one contact map, with the same weights on one device."""
 
-    def __init__(self, architecture: Architecture, device: str, precision: str, max_tokens: int) -> None:
+    def __init__(self, architecture: Architecture, device: str, precision: Precision, max_tokens: int) -> None:
         tensors = trained_like(architecture)
         given: dict[str, Any] = {
             "name": "random", "architecture": architecture, "tensors": tensors, "weights_sha256": ""
@@ -105,7 +106,8 @@ def seconds(work: Callable[[], object], device: str) -> float:
         began = time.perf_counter()
         work()
         return time.perf_counter() - began
-    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    event: Any = torch.cuda.Event
+    start, stop = event(enable_timing=True), event(enable_timing=True)
     start.record()
     work()
     stop.record()
@@ -238,7 +240,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     add("--quick", action="store_true", help="one position a round, two rounds: does it run")
     add("--out", type=Path, default=Path("benchmark"), help="folder for benchmark.json and benchmark.md")
     add("--docs", type=Path, help="a Markdown file whose section between the benchmark marks is replaced")
-    add("--precision-table", action="store_true", help="also the effect of fp16 on maps of tiny and of random models")
+    add("--precision-table", action="store_true", help="also what fp16 and rounding do to maps")
     arguments = parser.parse_args(words)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("PyTorch sees no CUDA device here; use --device cpu")
@@ -271,9 +273,8 @@ def main(words: list[str] | None = None) -> dict[str, Any]:
         print(bench_tables.case_line(cases[-1]["summary"]), flush=True)
     found = {"machine": machine(arguments), "matrix_rate": rate, "cases": cases}
     if arguments.precision_table:
-        from bench_precision import precision_rows
-
-        found["precision"] = precision_rows(arguments.device, quick=arguments.quick)
+        found["precision"] = bench_precision.precision_rows(arguments.device, quick=arguments.quick)
+        found["rounding"] = bench_precision.rounding_rows(quick=arguments.quick)
     text = bench_tables.markdown(found)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "benchmark.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -13,7 +13,7 @@ from plmjac.config import config_dir, nearest, options, parse
 from plmjac.evaluate import EvaluateConfig, parse_evaluate
 from plmjac.evaluation import names
 from plmjac.models import MODELS
-from plmjac.predict import PredictConfig, parse_predict
+from plmjac.predict_settings import PredictConfig, parse_predict
 from plmjac.verify import VerifyConfig
 
 GROUPS = ("model", "substitutions", "trainer", "logger")

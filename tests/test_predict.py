@@ -257,7 +257,8 @@ def test_every_chain_of_real_structures(predict: Predict, tmp_path: Path, monkey
     assert len(open_store(store)["5P21_A"]) == 166
     # The 18 chains of 4UV3 have one sequence: one of them is computed (here by a stand-in), the others point to it.
     monkeypatch.setattr(
-        JacobianModule, "_rows",
+        JacobianModule,
+        "_rows",
         lambda self, item, *_: (torch.ones(item.stop - item.start, 20, len(item.sequence), 20), None),
     )
     assert predict(*arguments) == 0

@@ -7,7 +7,7 @@ import pytest
 from support import ROOT, composed
 
 from plmjac.evaluate import parse_evaluate
-from plmjac.predict import parse_predict
+from plmjac.predict_settings import parse_predict
 from plmjac.verify import VerifyConfig
 
 TEXT = (ROOT / "README.md").read_text()

@@ -23,7 +23,7 @@ from plmjac.inference.recovery_settings import RecoverySettings
 from plmjac.models import load_model
 from plmjac.models.debug import LinearModel
 from plmjac.plan import plan
-from plmjac.predict import parse_predict
+from plmjac.predict_settings import parse_predict
 from plmjac.records import Recovery, WorkItem
 from plmjac.schedules import Random
 from plmjac.segments import Listed, recoveries
@@ -87,7 +87,9 @@ def test_full_batches_give_what_one_at_a_time_gives(fast: bool, readout: str) ->
     one, many = (run(model, asked, max_tokens=tokens, length=length).arrays for tokens in (1, 4096))
     assert one.keys() == many.keys() and len(one["step"]) > 0
     for name in one:
-        np.testing.assert_allclose(one[name], many[name], rtol=1e-5, atol=1e-5 * max(1.0, np.abs(one["reference"]).max()))
+        np.testing.assert_allclose(
+            one[name], many[name], rtol=1e-5, atol=1e-5 * max(1.0, np.abs(one["reference"]).max())
+        )
 
 
 def test_bos_and_eos_masked_is_the_variant_without_them() -> None:
@@ -203,9 +205,9 @@ def test_listed_segments(
     line = (
         "+dataset=fasta", f"dataset.path={input_file}", "dataset.ids=[p0,p1,p2,p3]", "schedule=flanking",
         "segments=list", f"segments.path={tmp_path / 'list.json'}", "segments.kind=single", "segments.size=12",
-        "model=debug", "threads=1", f"store={tmp_path / 'run.zarr'}",
+        "model=debug", "threads=1",
     )  # fmt: skip
-    assert predict(*line) == 3
+    assert predict(*line, f"store={tmp_path / 'run.zarr'}") == 3
     store = open_store(tmp_path / "run.zarr")
     assert store["p0"].array("segments").tolist() == [[10, 22, 10, 22]]
     assert json.loads((store["p0"].folder / "zarr.json").read_text())["attributes"]["left_out"] == [

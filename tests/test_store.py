@@ -318,3 +318,13 @@ def test_a_full_disk_is_an_error_and_leaves_the_store_as_it_was(path: Path) -> N
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60)
     assert "refused 27" in done.stdout, done.stderr
     assert list(open_store(path)) == ["a", "b", "c"]
+
+
+def test_couplings_need_every_substitution(path: Path) -> None:
+    """Blocks of fewer amino acids than 20 cannot be symmetrised; a number made from them would be wrong."""
+    pending = StoreWriter(path).begin("few", sequence=SEQUENCE, identifier="few")
+    pending.write_rows(0, np.ones((len(SEQUENCE), 4, len(SEQUENCE), 20), dtype=np.float32), len(SEQUENCE))
+    pending.commit()
+    write_manifest(path, [ManifestRow("few", "few", len(SEQUENCE), SEQUENCE, status="done")])
+    with pytest.raises(StoreError, match="substitutions=all"):
+        open_store(path)["few"].couplings(0, 5)

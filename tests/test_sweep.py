@@ -23,7 +23,8 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from plmjac import interruption
 from plmjac.config import config_dir, options, run
 from plmjac.evaluate import evaluate
-from plmjac.predict import main, parse_predict
+from plmjac.predict import main
+from plmjac.predict_settings import parse_predict
 from plmjac.store import open_store
 
 SCHEDULES = ["flanking", "random", "random_avoiding_30"]

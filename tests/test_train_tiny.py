@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 def _settings(**changes: object) -> training.Settings:
     values: dict[str, object] = {
         "families": [], "layers": 2, "width": 16, "heads": 2, "steps": 8, "decay_steps": 2, "batch_size": 4,
-        "mask_rate": 0.25, "lr": 0.02, "adam_lr": 3e-3, "weight_decay": 0.05, "index_weight": 0.3, "seed": 1,
+        "mask_rate": 0.25, "lr": 0.02, "adam_lr": 3e-3, "weight_decay": 0.05, "column_weight": 0.3, "seed": 1,
     }  # fmt: skip
     return training.Settings(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -111,18 +111,18 @@ def test_fast_forward_equals_fair_esm() -> None:
     torch.testing.assert_close(gradient, torch.autograd.grad(slow, model.layers[0].fc1.weight)[0], atol=1e-5, rtol=1e-3)
 
 
-def test_training_loss_adds_that_of_the_residue_index() -> None:
-    """Against targets written out one by one; a place that is ignored counts in neither part."""
-    model, head = network.new_model(2, 16, 2, seed=0), network.IndexHead(16)
+def test_training_loss_adds_that_of_the_column() -> None:
+    """Against targets picked one by one; a place that is ignored counts in neither part."""
+    model, head = network.new_model(2, 16, 2, seed=0), network.ColumnHead(16, 6)
     tokens = torch.tensor([[0, 4, 32, 6, 2], [0, 32, 8, 32, 2]])
     selected, targets = torch.tensor([2, 6, 8, 0]), torch.tensor([9, 10, 11, data.IGNORED])
-    tables = network.rotary_tables(5, 8)
-    total, masked = network.training_losses(model, head, 0.5, tables, tokens, selected, targets)
+    columns, tables = torch.tensor([1, 3, 5, data.IGNORED]), network.rotary_tables(5, 8)
+    total, masked = network.training_losses(model, head, 0.5, tables, tokens, selected, targets, columns)
     by_hand = torch.nn.functional.cross_entropy(model(tokens)["logits"].flatten(0, 1)[[2, 6, 8]], targets[:3])
     torch.testing.assert_close(masked, by_hand, atol=1e-5, rtol=1e-5)
     first = model(tokens, repr_layers=[1])["representations"][1].flatten(0, 1)[[2, 6, 8]]
-    index = torch.nn.functional.cross_entropy(head(first), torch.tensor([1, 0, 2]))
-    torch.testing.assert_close(total, by_hand + 0.5 * index, atol=1e-5, rtol=1e-5)
+    column = torch.nn.functional.cross_entropy(head(first), columns[:3])
+    torch.testing.assert_close(total, by_hand + 0.5 * column, atol=1e-5, rtol=1e-5)
 
 
 def test_masking_is_esm2s() -> None:
@@ -159,6 +159,20 @@ def test_families_have_equal_shares_and_the_held_out_tenth_is_never_drawn(folder
     assert min(seen.values()) > 0.3 * sum(seen.values())
 
 
+def test_a_batch_says_of_which_column_each_target_is(folder: Path) -> None:
+    """Columns count on from family to family: every target is a letter that its column has."""
+    corpus = training.corpus_of(folder, _settings())
+    assert corpus.num_columns == 14 + 18
+    letters = [a | b for family in corpus.families for a, b in zip(
+        (set(column.tolist()) for column in family.train.T), (set(column.tolist()) for column in family.held_out.T),
+        strict=True)]  # fmt: skip
+    for batch in (corpus.batch(0), corpus.batch(1), corpus.held_out()):
+        real = batch.targets != data.IGNORED
+        assert real.sum() > 5 and ((batch.columns == data.IGNORED) == ~real).all()
+        for target, column in zip(batch.targets[real].tolist(), batch.columns[real].tolist(), strict=True):
+            assert target in letters[column]
+
+
 def test_rate_before_the_decay_does_not_know_the_end() -> None:
     assert [optimizer.rate_factor(step, 1000, 100) for step in (0, 99, 500)] == [0.01, 1.0, 1.0]
     assert optimizer.rate_factor(950, 1000, 100) == 0.5
@@ -184,7 +198,7 @@ def test_adam_of_the_mixed_optimiser_is_pytorchs() -> None:
 
 
 def test_every_trained_matrix_is_in_one_group(folder: Path) -> None:
-    module = training.TinyModule(_settings(), compiled=False)
+    module = training.TinyModule(_settings(), 9, compiled=False)
     matrices, others = (group["params"] for group in optimizer.parameter_groups(module, 1.0, 1.0, 0.0))
     assert all(value.shape in ((16, 16), (64, 16), (16, 64)) for value in matrices) and len(matrices) == 2 * 6 + 1
     trained = {id(value) for name, value in module.named_parameters() if "contact_head" not in name}

@@ -1,8 +1,8 @@
 """Read the protein chains of one structure file: sequence, C-alpha and C-beta, aligned to one another.
 
 The sequence is SEQRES (PDB) or entity_poly_seq (mmCIF) where the file has one, so that unresolved loops keep their
-columns; otherwise the residues of the model. Only model 1, only protein chains, only the backbone and C-beta are kept; the rest
-of side chains, ligands, assemblies and B-factors are dropped. Everything that can be wrong with a file ends as a
+columns; otherwise the residues of the model. Only model 1, only protein chains, only backbone and C-beta are kept;
+other atoms, ligands, assemblies and B-factors are dropped. Everything that can be wrong with a file ends as a
 `Rejected` that names it. gemmi does the parsing and the alignment.
 """
 

@@ -78,7 +78,7 @@ def to_host(tensor: Tensor) -> HostArray:
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         host.copy_(tensor, non_blocking=True)
         tensor.record_stream(stream)  # its memory is not given to another tensor before the copy is done
-        arrived = torch.cuda.Event()
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record(stream)
 
     def wait() -> np.ndarray:
@@ -93,5 +93,5 @@ _streams: dict[torch.device, torch.cuda.Stream] = {}
 
 def _copy_stream(device: torch.device) -> torch.cuda.Stream:
     if device not in _streams:
-        _streams[device] = torch.cuda.Stream(device)
+        _streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     return _streams[device]

@@ -69,7 +69,7 @@ class SafeLogger(Logger):
         inner = self.inner
         if inner is not None and hasattr(inner, "log_image"):
             for name, path in images.items():
-                self._try("log to", lambda name=name, path=path: inner.log_image(name, [str(path)]))  # type: ignore[misc]
+                self._try("log to", lambda name=name, path=path: inner.log_image(f"figures/{name}", [str(path)]))  # type: ignore[misc]
 
     def finalize(self, status: str) -> None:
         """Called by Lightning at the end of its part; the run itself is closed by `close`."""

@@ -16,6 +16,7 @@ import zarr
 from jaxtyping import Float, Shaped
 from zarr.storage import LocalStore
 
+from plmjac.alphabet import NUM_AMINO_ACIDS
 from plmjac.records import Chains
 from plmjac.store.layout import FORMAT_VERSION, PROTEINS, CorruptStoreError, StoreError, read_group_document
 from plmjac.store.manifest import read_manifest
@@ -79,10 +80,18 @@ class StoredProtein:
         return self._read(name, slice(None))
 
     def couplings(self, i: int, j: int) -> Float[np.ndarray, "20 20"]:
-        """The centred, symmetrised coupling of residues i and j (from 0), rows amino acid at i, columns at j."""
+        """The centred, symmetrised coupling of residues i and j (from 0), rows amino acid at i, columns at j.
+
+        Raises IndexError for a pair outside the protein, StoreError where not every amino acid was substituted.
+        """
         length = len(self)
         if not (0 <= i < length and 0 <= j < length):
             raise IndexError(f"{self.id}: the pair ({i}, {j}) is outside its {length} residues, counted from 0")
+        if (substituted := self._open("jacobian").shape[1]) != NUM_AMINO_ACIDS:
+            raise StoreError(
+                f"{self.id}: couplings need all 20 amino acids at each position; this store has {substituted}. "
+                "Run predict with substitutions=all"
+            )
         both: Float[np.ndarray, "20 20"] = (self._centered_block(i, j) + self._centered_block(j, i).T) / 2
         return both
 

@@ -40,7 +40,7 @@ class Family:
 
 
 class Batch(NamedTuple):
-    """Corrupted sequences and what was there: at flat index `selected[k]` the token `targets[k]`, and which column it is.
+    """Corrupted sequences and what was there: at flat index `selected[k]` token `targets[k]`, in column `columns[k]`.
 
     Columns are counted through all families of the corpus.
     """

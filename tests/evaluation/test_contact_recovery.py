@@ -305,8 +305,8 @@ def test_the_command_writes_tables_and_figures(tmp_path: Path, capsys: pytest.Ca
     config = composed("evaluate", "+evaluation=contact_recovery", f"store=[{listed}]", f"out={out}")
     assert evaluate(config) == 0
     assert "flanking against random, " in capsys.readouterr().out
-    assert {path.name for path in out.glob("*.png")} == {
-        "recovery.png", "recovery_of_segments.png", "minimal_segments.png"
+    assert {path.stem for path in out.glob("*.png")} == {
+        "recovery_curves", "recovery_of_segments", "minimal_segments_histogram"
     }  # fmt: skip
     assert all(path.stat().st_size > 10_000 for path in out.glob("*.png"))
     names = {"summary", "curves", "paired", "minimal_segments", "segments", "recovery"}
@@ -337,4 +337,4 @@ def test_labels_of_equal_runs_end_with_their_stores(tmp_path: Path) -> None:
 
 def test_curves_that_start_high_are_called_what_they_are(tmp_path: Path) -> None:
     path = write_store(tmp_path / "f.zarr", "flanking", {"p": {W: ramp(0, 5), V: ramp(0, 5)}, "q": {W: ramp(2, 5)}})
-    assert "flanking: 2 of 3 curves are recovered with nothing but the segment shown" in judged(path).text
+    assert "nothing but the segment shown: flanking (2 of 3);" in judged(path).text

@@ -66,13 +66,14 @@ def _kinds(summary: pd.DataFrame, settings: Settings) -> list[str]:
 
 
 def _flat(summary: pd.DataFrame) -> list[str]:
-    """A warning for each run in which most segments need nothing but themselves: there is nothing to come back."""
+    """A warning where most segments of a run need nothing but themselves: there is nothing to come back."""
     high = summary[summary["started_high"] > summary["curves"] / 2]
+    columns = high[["label", "started_high", "curves"]].itertuples(index=False)
+    runs = ", ".join(f"{label} ({started} of {curves})" for label, started, curves in columns)
     return [
-        f"{label}: {started} of {curves} curves are recovered with nothing but the segment shown; either that needs "
-        "no context, or what this model reads out hardly depends on the sequence"
-        for label, started, curves in high[["label", "started_high", "curves"]].itertuples(index=False)
-    ]
+        f"recovered with nothing but the segment shown: {runs}; either that needs no context, or what the model reads "
+        "out hardly depends on the sequence"
+    ] * bool(runs)
 
 
 def _comparison(row: "pd.Series[Any]") -> str:
@@ -112,17 +113,17 @@ def _missing(run: Run) -> str:
 def figures_of(
     runs: Sequence[Run], tables: Mapping[str, pd.DataFrame], settings: Settings
 ) -> dict[str, Callable[[], Figure]]:
-    """The figure of the paper, single segments, and minimal segments where there are any."""
+    """The figure of the paper, single segments, minimal segments where there are any; no name is that of a table."""
     curves = [_fraction_curve(run, tables) for run in runs]
     figures: dict[str, Callable[[], Figure]] = {
-        "recovery": lambda: fraction_curves(curves, settings.recovered, settings.coverage)
+        "recovery_curves": lambda: fraction_curves(curves, settings.recovered, settings.coverage)
     }
     if panels := _segment_panels(runs, settings.panels):
         figures["recovery_of_segments"] = lambda: segment_curves(panels, settings.recovered)
     if len(minimal := tables["minimal_segments"]):
         values = minimal["fewest"].to_numpy(dtype=np.float64)
         window = float((minimal["symmetric"] - 2 * minimal["both"]).min())
-        figures["minimal_segments"] = lambda: minimal_segments(values, percentile(values), window)
+        figures["minimal_segments_histogram"] = lambda: minimal_segments(values, percentile(values), window)
     return figures
 
 
