@@ -88,7 +88,7 @@ class _Work:
 
     forwards: list[int]
     certainty: str
-    stored: float
+    stored: int
     memory: str
 
 

@@ -21,12 +21,12 @@ def precision_rows(device: str, *, quick: bool) -> list[dict[str, Any]]:
     """One row per model, protein and precision: the bundled model on its domains, random weights at larger sizes."""
     precisions = ["fp16", "tf32"] if device == "cuda" else ["fp16"]
     rows = []
-    for name, tokens, contacts in _proteins(1 if quick else 3):
+    for name, tokens, contacts in _proteins(1 if quick else 2):
         models = {name: load_model("tiny", device=device, precision=name) for name in ("fp32", *precisions)}  # type: ignore[arg-type]
         rows += _compare(f"tiny, {name}", models, tokens.to(device), contacts)
     if quick:
         return rows
-    for size, length in (("8m", 64),) if device == "cpu" else (("8m", 256), ("150m", 256), ("650m", 256)):
+    for size, length in (("8m", 32),) if device == "cpu" else (("8m", 256), ("150m", 256), ("650m", 256)):
         given: dict[str, Any] = {
             "name": size, "architecture": ARCHITECTURES[size], "tensors": trained_like(ARCHITECTURES[size]),
             "weights_sha256": "",

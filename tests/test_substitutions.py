@@ -76,7 +76,8 @@ def test_changes_are_those_of_mutants_one_by_one(
     tokens = encode(SEQUENCE)
     letters = substitutions.letters(tokens, debug_model.logits(torch.from_numpy(tokens)[None])[0].numpy())
     changes, strengths = one_by_one(debug_model, SEQUENCE, letters)
-    np.testing.assert_allclose(torch.cat([chunk.rows for chunk in chunks]), changes, atol=1e-4)  # type: ignore[union-attr]
+    # changes reach 20 here (the debug model is loud): float32 leaves them some 1e-5 of that
+    np.testing.assert_allclose(torch.cat([chunk.rows for chunk in chunks]), changes, rtol=1e-5, atol=1e-4)  # type: ignore[union-attr]
     np.testing.assert_allclose(torch.cat([chunk.strength for chunk in chunks]), strengths, atol=1e-4)  # type: ignore[union-attr,misc]
     assert ("letters" in chunks[0].readouts) == substitutions.vary  # type: ignore[union-attr]
 

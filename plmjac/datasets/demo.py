@@ -1,7 +1,7 @@
 """Ten real domains with their contacts, shipped in the package, so that everything can be tried offline.
 
-The sequence is that of the structure's chain; contacts come as lists for the two usual definitions, not as
-coordinates. scripts/make_demo.py wrote demo.json; the structures are from the PDB, the domains among those of
+The sequence is the stretch of the structure's chain that is aligned to its family, which is what the bundled model was
+trained on; contacts come as lists for the two usual definitions, not as coordinates. scripts/make_demo.py wrote demo.json; the structures are from the PDB, the domains among those of
 Ollikainen and Kortemme (2013), PLoS Comput Biol 9, e1003313.
 """
 
@@ -47,7 +47,8 @@ class DemoDataset:
                 definition: Contacts(unpack_pairs(domain["contacts"][name], length), resolved)
                 for name, definition in DEFINITIONS.items()
             }
-            source = f"demo, {domain['pfam']} ({domain['name']}), PDB {domain['id']}"
+            part = f"residues {domain['start'] + 1} to {domain['start'] + length} of PDB {domain['id']}"
+            source = f"demo, {domain['pfam']} ({domain['name']}), {part}"
             yield Protein(domain["id"], domain["sequence"], source, "", ContactList(known))
 
 
