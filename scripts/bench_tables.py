@@ -42,9 +42,11 @@ def markdown(found: dict[str, Any]) -> str:
         lines.append(f"| {case['size']} | {case['length']} | {shares} |")
     if "precision" in found:
         lines += _precision(found["precision"])
-        lines += ["", "Largest error of a float32 map against float64, as a share of the largest entry:", ""]
-        lines += ["| weights | way | error |", "|---|---|---|"]
-        lines += [f"| {row['weights']} | {row['way']} | {row['error']:.1e} |" for row in found["rounding"]]
+        lines += ["", "Error of float32 maps (8M, L = 20) against float64, as a share of the largest entry:", ""]
+        lines += ["| weights | way | largest error | root mean square |", "|---|---|---|---|"]
+        lines += [
+            f"| {row['weights']} | {row['way']} | {row['error']:.1e} | {row['rms']:.1e} |" for row in found["rounding"]
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -130,7 +130,7 @@ def test_a_protein_that_fails_takes_nothing_with_it(
     predict: Predict, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NaN in one protein: that one is reported, the rest is in the store, and the next run tries it again."""
-    original = JacobianModule._chunk
+    original = JacobianModule.compute
 
     def sabotaged(self: JacobianModule, item: WorkItem) -> JacobianChunk:
         chunk = original(self, item)
@@ -142,7 +142,7 @@ def test_a_protein_that_fails_takes_nothing_with_it(
         "+dataset=fasta", f"dataset.path={fasta}", f"store={tmp_path / 'run.zarr'}", *DEBUG, "rows_per_chunk=4", FULL
     )  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(JacobianModule, "_chunk", sabotaged)
+        patch.setattr(JacobianModule, "compute", sabotaged)
         assert predict(*arguments) == 3
     assert "b" not in open_store(tmp_path / "run.zarr")
     failed = json.loads((tmp_path / "run.zarr/failed/b.json").read_bytes())
@@ -173,7 +173,7 @@ def test_errors_of_the_machine_stop_the_run(
     def broken(*_: object) -> JacobianChunk:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    monkeypatch.setattr(JacobianModule, "_chunk", broken)
+    monkeypatch.setattr(JacobianModule, "compute", broken)
     with pytest.raises(RuntimeError, match="CUDA error"):
         predict("+dataset=fasta", f"dataset.path={fasta}", f"store={tmp_path / 'run.zarr'}", *DEBUG)
 
@@ -181,7 +181,7 @@ def test_errors_of_the_machine_stop_the_run(
 def test_a_model_that_fails_on_everything_is_told_for_each(
     predict: Predict, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(JacobianModule, "_chunk", lambda *_: (_ for _ in ()).throw(KeyError("always")))
+    monkeypatch.setattr(JacobianModule, "compute", lambda *_: (_ for _ in ()).throw(KeyError("always")))
     store = tmp_path / "run.zarr"
     assert predict("+dataset=fasta", f"dataset.path={fasta}", f"store={store}", *DEBUG) == 3
     assert all(row.status == "failed" and "always" in row.reason for row in read_manifest(store))
@@ -209,7 +209,7 @@ def test_out_of_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None
     module.max_tokens = 12
     monkeypatch.setattr(module.model, "read", lambda *_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("no")))
     failure = module.predict_step(item)
-    assert isinstance(failure, Failure) and "one mutant" in failure.reason
+    assert isinstance(failure, Failure) and "one sequence of 10 residues" in failure.reason
 
 
 @pytest.mark.parametrize(

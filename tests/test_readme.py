@@ -8,6 +8,7 @@ from support import ROOT, composed
 
 from plmjac.evaluate import parse_evaluate
 from plmjac.predict_settings import parse_predict
+from plmjac.report import ReportConfig
 from plmjac.verify import VerifyConfig
 
 TEXT = (ROOT / "README.md").read_text()
@@ -30,11 +31,11 @@ def test_commands_are_understood(module: str, line: str) -> None:
     elif name == "evaluate":
         parse_evaluate(composed(name, *arguments))
     else:
-        schema = {"verify": VerifyConfig}[name]
+        schema = {"verify": VerifyConfig, "report": ReportConfig}[name]
         schema.model_validate(composed(name, *arguments))
 
 
 def test_there_are_commands_to_check() -> None:
     assert {module for module, _ in COMMANDS} == {
-        f"plmjac.{name}" for name in ("predict", "plan", "evaluate", "verify")
+        f"plmjac.{name}" for name in ("predict", "plan", "evaluate", "verify", "report")
     }

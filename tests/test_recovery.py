@@ -18,13 +18,14 @@ from test_resume import ENVIRONMENT, start, torchrun, wait_for
 
 from plmjac.alphabet import MASK, decode, encode
 from plmjac.config import UsageError
+from plmjac.datasets.demo import DemoDataset
 from plmjac.inference.masking import MaskingExperiment, blocks_at, masked
 from plmjac.inference.recovery_settings import RecoverySettings
 from plmjac.models import load_model
 from plmjac.models.debug import LinearModel
 from plmjac.plan import plan
 from plmjac.predict_settings import parse_predict
-from plmjac.records import Recovery, WorkItem
+from plmjac.records import Protein, Recovery, WorkItem
 from plmjac.schedules import Random
 from plmjac.segments import Listed, recoveries
 from plmjac.store import CorruptStoreError, open_store, read_manifest, verify
@@ -270,8 +271,9 @@ def test_pairs_by_secondary_structure(predict: Predict, tmp_path: Path) -> None:
     demo = ("+dataset=demo", "dataset.ids=[1TEN_A]", *pairs, f"store={tmp_path / 'demo.zarr'}")
     assert predict(*demo) == 3
     assert "segments.secondary_structure" in read_manifest(tmp_path / "demo.zarr")[0].reason
-    protein = open_store(tmp_path / "pdb.zarr")["1TEN_A"]
-    letters = {"1TENA.pdb": ("EEEEEE----" * 20)[: len(protein)]}
+    (domain,) = DemoDataset("1TEN_A")
+    assert isinstance(domain, Protein)
+    letters = {"1TENA.pdb": ("EEEEEE----" * 20)[: len(domain)]}
     (tmp_path / "letters.json").write_text(json.dumps(letters))
     given = (
         *demo[:-1],

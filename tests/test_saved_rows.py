@@ -29,7 +29,7 @@ def test_a_killed_protein_goes_on_with_the_blocks_it_has(
     assert predict(*arguments, f"store={tmp_path / 'undisturbed.zarr'}") == 0
     store = tmp_path / "killed.zarr"
     monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
-    original = JacobianModule._chunk
+    original = JacobianModule.compute
 
     def killed(self: JacobianModule, item: WorkItem) -> JacobianChunk:
         if item.start >= 18:
@@ -37,7 +37,7 @@ def test_a_killed_protein_goes_on_with_the_blocks_it_has(
         return original(self, item)
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(JacobianModule, "_chunk", killed)
+        patch.setattr(JacobianModule, "compute", killed)
         predict(*arguments, f"store={store}")
     assert sorted(file.name for file in (store / "pending/saved/long").iterdir()) == ["0-6", "12-18", "6-12"]
     computed: list[int] = []

@@ -148,7 +148,7 @@ def test_killed_and_resumed_it_has_the_same_bytes(
     )  # fmt: skip
     assert predict(*arguments, f"store={tmp_path / 'undisturbed.zarr'}") == 0
     monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
-    original = JacobianModule._chunk
+    original = JacobianModule.compute
 
     def killed(self: JacobianModule, item: WorkItem) -> JacobianChunk:
         if item.start >= 18:
@@ -156,7 +156,7 @@ def test_killed_and_resumed_it_has_the_same_bytes(
         return original(self, item)
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(JacobianModule, "_chunk", killed)
+        patch.setattr(JacobianModule, "compute", killed)
         predict(*arguments, f"store={tmp_path / 'killed.zarr'}")
     computed: list[int] = []
     made = module.changes

@@ -5,6 +5,7 @@ all, and the smallest that is within a few per cent of the best is taken. It cha
 by rounding; the store records what its first run used and runs that resume repeat it. Gives up what another length
 might have liked better.
 """
+
 import json
 import logging
 import os

@@ -4,28 +4,22 @@ Forward passes are grouped by a token budget here and nowhere else. Keeps one th
 protein under way and its letters, so that its forward is made once and not once a chunk.
 """
 
-import logging
 import time
-import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Int64
-from lightning import LightningModule
 from torch import Tensor
 
 from plmjac.alphabet import NUM_AMINO_ACIDS, encode
 from plmjac.attention import Head, attention_map, attention_scores
-from plmjac.inference.device import DEFAULT_MAX_TOKENS
-from plmjac.jacobian import changes, mutants_per_forward
+from plmjac.inference.step import StepModule
+from plmjac.jacobian import changes
 from plmjac.models import LanguageModel
-from plmjac.records import Failure, JacobianChunk, WorkItem
+from plmjac.records import JacobianChunk, WorkItem
 from plmjac.store import SavedRows
 from plmjac.substitutions import Substitutions
-
-log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 20.0
 """A block that took longer is kept on disk until its protein is complete."""
@@ -42,7 +36,7 @@ class WildType:
     compared: dict[str, Tensor]
 
 
-class JacobianModule(LightningModule):
+class JacobianModule(StepModule[JacobianChunk]):
     """Computes chunks of categorical Jacobians with a language model.
 
     Peak device memory: weights, one forward of `max_tokens` tokens, one chunk in float32; the writer adds the whole
@@ -64,63 +58,18 @@ class JacobianModule(LightningModule):
     ) -> None:
         """`readouts` are those to keep; `representation` among them is compared between mutants, as logits are;
         `attention` is that of the `heads`."""
-        super().__init__()
+        super().__init__(max_tokens, threads)
         self.model = model
         self.substitutions = substitutions
         self.heads = heads
         self.readouts = sorted({"logits", *("attention" if name == "attention_heads" else name for name in readouts)})
         self.compared = sorted({"logits"} | ({"representation"} & set(readouts)))
-        self.max_tokens = max_tokens or DEFAULT_MAX_TOKENS["cpu"]
-        self.max_tokens_given = max_tokens is not None
-        self.threads = threads
         self.saved = saved
         self.on_forward = on_forward
-        self.failed: set[str] = set()
         self._wild_type: WildType | None = None
 
-    def setup(self, stage: str) -> None:
-        """Take the store's word for batch size and threads."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.repeat(data.attributes["run"], self.trainer.strategy.root_device.type)
-
-    def repeat(self, run: Mapping[str, Any], device: str) -> None:
-        """Go on with the batch size and threads that the store's first run recorded, so that bytes stay the same.
-
-        Only where this run is on the same kind of device and was not told otherwise; else results agree within the
-        tolerance of float32 and no closer, which is said.
-        """
-        threads = self.threads or int(run["threads"])
-        if device == "cpu":
-            torch.set_num_threads(threads)
-        if not self.max_tokens_given:
-            known = DEFAULT_MAX_TOKENS.get(device, DEFAULT_MAX_TOKENS["cuda"])
-            self.max_tokens = int(run["max_tokens"]) if run["device"] == device else known
-        here = {"device": device, "max_tokens": self.max_tokens, "threads": threads if device == "cpu" else None}
-        if changed := [f"{key}={value}" for key, value in here.items() if value not in (None, run[key])]:
-            log.warning(
-                "the store was begun with %s, this run goes on with %s: results agree to 1e-5, not to the last bit",
-                ", ".join(f"{key}={value}" for key, value in run.items()), ", ".join(changed),
-            )  # fmt: skip
-
-    def predict_step(self, batch: WorkItem, *_: Any) -> JacobianChunk | Failure:
-        """Compute one block of rows. Errors of the data come back as `Failure`; those of the machine are raised."""
-        if batch.key in self.failed:
-            return Failure(batch, "an earlier block of this protein failed")
-        while True:
-            try:
-                return self._chunk(batch)
-            except torch.cuda.OutOfMemoryError as error:
-                if mutants_per_forward(len(batch.sequence), self.max_tokens) == 1:
-                    return _failure(batch, error, f"out of memory with one mutant of {len(batch.sequence)} residues")
-                self.max_tokens //= 2
-                torch.cuda.empty_cache()
-                log.warning("%s: out of memory; going on with max_tokens=%d", batch.key, self.max_tokens)
-            except Exception as error:
-                if is_fatal(error):
-                    raise
-                return _failure(batch, error, f"{type(error).__name__}: {error}")
-
-    def _chunk(self, item: WorkItem) -> JacobianChunk:
+    def compute(self, item: WorkItem) -> JacobianChunk:
+        """Compute one block of rows; the first of a protein brings the wild type's readouts."""
         readouts: dict[str, Tensor] = {}
         if item.is_first or self._wild_type is None or self._wild_type.key != item.key:
             self._wild_type, readouts = self._read_wild_type(item)
@@ -189,14 +138,3 @@ class JacobianModule(LightningModule):
         rows, length = item.stop - item.start, len(item.sequence)
         each = [(rows, wild_type.letters.shape[1], length, NUM_AMINO_ACIDS), (rows, length)]
         return each[: len(self.compared)]
-
-
-def is_fatal(error: BaseException) -> bool:
-    """Whether an error speaks of the machine and not of the protein: then the run must stop, not mark proteins."""
-    if isinstance(error, OSError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and ("CUDA error" in str(error) or "NCCL" in str(error))
-
-
-def _failure(item: WorkItem, error: BaseException, reason: str) -> Failure:
-    return Failure(item, reason, "".join(traceback.format_exception(error)))

@@ -4,7 +4,6 @@ Failures stay with their protein, as in the Jacobian's loop. One answer is one c
 """
 
 import logging
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,21 +13,16 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from plmjac.inference.annotations import Annotations
 from plmjac.inference.datamodule import PlanDataModule
-from plmjac.inference.device import DEFAULT_MAX_TOKENS
 from plmjac.inference.masking import MaskingExperiment
-from plmjac.inference.module import is_fatal
-from plmjac.jacobian import mutants_per_forward
+from plmjac.inference.step import StepModule, failure
 from plmjac.records import Failure, Recovery, WorkItem
 from plmjac.store import StoreWriter
 
 log = logging.getLogger(__name__)
 
 
-class RecoveryModule(LightningModule):
-    """Runs the masking experiment on one protein a step.
-
-    After running out of memory it goes on with half the tokens a forward, and says so.
-    """
+class RecoveryModule(StepModule[Recovery]):
+    """Runs the masking experiment on one protein a step."""
 
     def __init__(
         self,
@@ -39,65 +33,32 @@ class RecoveryModule(LightningModule):
         threads: int | None = None,
         on_forward: Callable[[WorkItem, float], None] = lambda _item, _share: None,
     ) -> None:
-        super().__init__()
+        super().__init__(max_tokens, threads)
         assert isinstance(experiment.model, torch.nn.Module)
         self.model = experiment.model  # registered, so that Lightning moves it
         self.experiment = experiment
         self.annotations = annotations
-        self.max_tokens = max_tokens or DEFAULT_MAX_TOKENS["cpu"]
-        self.max_tokens_given = max_tokens is not None
-        self.threads = threads
         self.on_forward = on_forward
-        self.failed: set[str] = set()
         self.id_of: Mapping[str, str] = {}
         self.known: Mapping[str, Any] = {}
 
     def setup(self, stage: str) -> None:
-        """Take the store's word for batch size and threads, and read what is known of this rank's proteins."""
+        """Besides batch size and threads, read what is known of this rank's proteins."""
+        super().setup(stage)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.repeat(data.attributes["run"], self.trainer.strategy.root_device.type)
         self.id_of = data.id_of
         self.known = self.annotations({self.id_of[item.key] for item in data.items})
 
-    def repeat(self, run: Mapping[str, Any], device: str) -> None:
-        """Go on with the batch size and threads of the store's first run; see `JacobianModule.repeat`."""
-        threads = self.threads or int(run["threads"])
-        if device == "cpu":
-            torch.set_num_threads(threads)
-        if not self.max_tokens_given:
-            known = DEFAULT_MAX_TOKENS.get(device, DEFAULT_MAX_TOKENS["cuda"])
-            self.max_tokens = int(run["max_tokens"]) if run["device"] == device else known
-        here = {"device": device, "max_tokens": self.max_tokens, "threads": threads if device == "cpu" else None}
-        if changed := [f"{key}={value}" for key, value in here.items() if value not in (None, run[key])]:
-            log.warning(
-                "the store was begun with %s, this run goes on with %s: results agree to 1e-5, not to the last bit",
-                ", ".join(f"{key}={value}" for key, value in run.items()), ", ".join(changed),
-            )  # fmt: skip
-
-    def predict_step(self, batch: WorkItem, *_: Any) -> Recovery | Failure:
-        """Compute one protein. Errors of the data come back as `Failure`; those of the machine are raised."""
-        identifier = self.id_of[batch.key]
-        while True:
-            try:
-                return self.experiment.run(
-                    batch,
-                    identifier,
-                    self.known.get(identifier),
-                    max_tokens=self.max_tokens,
-                    on_forward=lambda share: self.on_forward(batch, share),
-                )
-            except torch.cuda.OutOfMemoryError as error:
-                if mutants_per_forward(len(batch.sequence), self.max_tokens) == 1:
-                    return _failure(batch, error, f"out of memory with one context of {len(batch.sequence)} residues")
-                self.max_tokens //= 2
-                torch.cuda.empty_cache()
-                log.warning("%s: out of memory; going on with max_tokens=%d", batch.key, self.max_tokens)
-            except ValueError as error:
-                return _failure(batch, error, str(error))
-            except Exception as error:
-                if is_fatal(error):
-                    raise
-                return _failure(batch, error, f"{type(error).__name__}: {error}")
+    def compute(self, item: WorkItem) -> Recovery:
+        """Every context of one protein."""
+        identifier = self.id_of[item.key]
+        return self.experiment.run(
+            item,
+            identifier,
+            self.known.get(identifier),
+            max_tokens=self.max_tokens,
+            on_forward=lambda share: self.on_forward(item, share),
+        )
 
 
 class RecoveryWriter(BasePredictionWriter):
@@ -125,7 +86,7 @@ class RecoveryWriter(BasePredictionWriter):
                 self._commit(prediction)
                 return
             except ValueError as error:  # values that the store refuses
-                prediction = _failure(batch, error, str(error))
+                prediction = failure(batch, error, str(error))
         pl_module.failed.add(batch.key)
         self.store.fail(batch.key, self.data.id_of[batch.key], prediction)
         log.warning("%s failed: %s", self.data.id_of[batch.key], prediction.reason)
@@ -146,7 +107,3 @@ class RecoveryWriter(BasePredictionWriter):
         except ValueError:
             pending.abandon()
             raise
-
-
-def _failure(item: WorkItem, error: BaseException, reason: str) -> Failure:
-    return Failure(item, reason, "".join(traceback.format_exception(error)))

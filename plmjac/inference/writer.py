@@ -14,7 +14,8 @@ from torch import Tensor
 
 from plmjac.inference.background import Background, HostArray, to_host
 from plmjac.inference.datamodule import PlanDataModule
-from plmjac.inference.module import JacobianModule, is_fatal
+from plmjac.inference.module import JacobianModule
+from plmjac.inference.step import is_fatal
 from plmjac.interruption import Interrupted
 from plmjac.jacobian import Reduction, representation_map
 from plmjac.records import Failure, JacobianChunk, WorkItem

@@ -11,7 +11,7 @@ import difflib
 import importlib.resources
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import torch
 
@@ -73,7 +73,7 @@ def load_model(
     return model.to(target)
 
 
-def resolve_precision(precision: Precision | None, device: str, *, fast: bool = True) -> Precision:
+def resolve_precision(precision: str | None, device: str, *, fast: bool = True) -> Precision:
     """What `precision` means on a kind of device: None is fp16 on cuda with the fast path, else fp32.
 
     Raises ValueError where it would have no effect: tf32 off the GPU, anything but fp32 on fair-esm's own module.
@@ -86,7 +86,7 @@ def resolve_precision(precision: Precision | None, device: str, *, fast: bool = 
         raise ValueError(f"fair-esm's own module (fast=false) computes in fp32, not {precision}; use fast=true")
     if precision == "tf32" and device != "cuda":
         raise ValueError(f"tf32 exists on NVIDIA GPUs only, this run is on {device}; use fp32")
-    return precision
+    return cast(Precision, precision)
 
 
 def architecture(name: str, checkpoint: str | Path | None = None) -> Architecture:

@@ -3,10 +3,9 @@
 What is saved, all of it exact but for rounding: scaled_dot_product_attention, which never forms an attention map; one
 matrix product for queries, keys and values, with the layer norm's scale and shift folded in; rotation as one complex
 product, for which query and key channels are put in pairs; the first layer's queries, keys and values from a table of
-33 tokens, and its attention over substitutions of one protein from that of the wild type (`swap.py`); residual sums
-within the matrix product; activations of a layer kept in the processor's cache; 20 output columns at L positions
-instead of 33 at L + 2. It gives up readability of the weights: they are no longer fair-esm's tensors. Attention maps
-are formed only where they are read out, one layer at a time.
+33 tokens; residual sums within the matrix product; activations of a layer kept in the processor's cache; 20 output
+columns at L positions instead of 33 at L + 2. It gives up readability of the weights: they are no longer fair-esm's
+tensors. Attention maps are formed only where they are read out, one layer at a time.
 
 Precision: fp32 (TF32 off); tf32; fp16, which means matrix products and attention in half precision, and residual
 stream, layer norms, rotation, softmax and the head in float32.
@@ -25,7 +24,6 @@ from plmjac.alphabet import NUM_AMINO_ACIDS
 from plmjac.models.base import Architecture, Precision
 from plmjac.models.esm2 import Esm2Adapter
 from plmjac.models.layouts import CONTACT_HEAD, rotary_frequencies
-from plmjac.models.swap import attend_swapped
 
 MASK_RATIO_TRAIN = 0.15 * 0.8
 """Share of masked tokens in ESM-2's training, which token dropout scales to."""
@@ -215,26 +213,10 @@ class Esm2Fast(Esm2Adapter):
         blocks = [slice(at, at + size) for at in range(0, batch, size)]
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, FastLayer)
-            known = self._first_attention(layer, ids, table, turn) if number == 0 and table is not None else None
+            tabled = table is not None and number == 0
             for block in blocks:
-                if known is not None:
-                    layer.finish(x[block], known[block])
-                    continue
-                tabled = number == 0 and table is not None
                 qkv = F.embedding(ids[block], table) if tabled else layer.project(x[block])  # type: ignore[arg-type]
                 layer.finish(x[block], F.scaled_dot_product_attention(*layer.heads_of(qkv, turn)))
-
-    def _first_attention(
-        self,
-        layer: FastLayer,
-        ids: Int64[Tensor, "B T"],
-        table: Float[Tensor, "V E"],
-        turn: Complex64[Tensor, "T 1 1 P"],
-    ) -> Float32[Tensor, "B H T W"] | None:
-        """The first layer's attended values, where the batch is substitutions of one protein and that saves time."""
-        if self.device.type != "cpu" or table.dtype != torch.float32:
-            return None
-        return attend_swapped(ids, lambda tokens, angles: layer.heads_of(F.embedding(tokens, table), angles), turn)
 
     def _with_maps(
         self,

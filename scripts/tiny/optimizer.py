@@ -60,7 +60,7 @@ class MuonAdam(torch.optim.Optimizer):
 
     def _adam(self, parameters: list[Tensor], lr: float) -> None:
         fast, slow = self.betas
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         states = [self.state[parameter] for parameter in parameters]
         for parameter, state in zip(parameters, states, strict=True):
             if not state:
@@ -93,7 +93,8 @@ def parameter_groups(network: nn.Module, lr: float, adam_lr: float, decay: float
 
     The contact head goes to neither: it is fitted afterwards.
     """
-    inside, others = [], []
+    inside: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, value in network.named_parameters():
         if "contact_head" not in name:
             apart = value.ndim != 2 or "embed_tokens" in name or "lm_head.weight" in name or "column_head" in name

@@ -9,15 +9,15 @@ import torch
 
 from plmjac import contact_map
 from plmjac.alphabet import MASK, NUM_AMINO_ACIDS, encode
-from plmjac.jacobian import categorical_jacobian
-from plmjac.models import Architecture, esm2_fast, load_model
+from plmjac.jacobian import categorical_jacobian, mutants
+from plmjac.models import Architecture, load_model
 from plmjac.models.debug import debug_model, random_tensors
 from plmjac.models.esm2 import Esm2, Esm2Adapter
 from plmjac.models.esm2_fast import Esm2Fast
 from plmjac.models.layouts import rotary_frequencies
-from plmjac.models.swap import attend_swapped
 
 SIZES = [Architecture(2, 32, 4), Architecture(6, 320, 20), Architecture(3, 24, 1)]
+LENGTHS = [(size, length) for size in SIZES for length in (1, 2, 3, 31, 64) if size.width < 100 or length in (3, 31)]
 
 
 def gentle(size: Architecture) -> dict[str, torch.Tensor]:
@@ -61,9 +61,8 @@ def exact_logits(plain: Esm2Adapter, tokens: torch.Tensor, monkeypatch: pytest.M
     return logits
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("masks", ["none", "one each", "some", "all"])
-@pytest.mark.parametrize("length", [1, 2, 3, 31, 64])
+@pytest.mark.parametrize(("size", "length"), LENGTHS, ids=str)
 def test_fast_equals_plain(size: Architecture, masks: str, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, fast = both(size)
     tokens = random_tokens(4, length, masks)
@@ -80,62 +79,48 @@ def test_fast_equals_plain(size: Architecture, masks: str, length: int, monkeypa
         assert expected["logits"].std() > 0.5 and expected["contact_head"].std() > 0.005
 
 
-@pytest.mark.parametrize("size", [SIZES[0], SIZES[2]], ids=str)
-def test_fast_rounds_no_worse_than_plain(size: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, fast = both(size)
-    tokens = random_tokens(1, 20, "none")[0]
-    reference = categorical_jacobian(lambda batch: exact_logits(plain, batch, monkeypatch).float(), tokens)
-    errors = [
-        float((contact_map(categorical_jacobian(model.logits, tokens)) - contact_map(reference)).square().mean().sqrt())
-        for model in (fast, plain)
-    ]
-    assert errors[0] <= 1.5 * errors[1] and errors[0] <= 1e-5 * float(contact_map(reference).abs().max())
+def untrained(size: Architecture) -> dict[str, torch.Tensor]:
+    """Weights as transformers draws them for a new model: couplings near float32 rounding."""
+    generator = torch.Generator().manual_seed(2)
+    return {
+        name: torch.randn(tensor.shape, generator=generator) * 0.02
+        if tensor.ndim == 2
+        else torch.full_like(tensor, float("norm" in name and "weight" in name))
+        for name, tensor in random_tensors(size, 1).items()
+    }
 
 
-def substitutions_of(length: int, per_position: int, positions: list[int]) -> torch.Tensor:
-    wild_type = random_tokens(1, length, "none")[0]
-    batch = wild_type.repeat(per_position * len(positions), 1)
-    for row, position in enumerate(positions * per_position):
-        batch[row, position] = (wild_type[position] + 1 + row) % 25
-    return batch
+def double_map(logits: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """The contact map of these logits, all else in float64."""
+    length = len(tokens)
+    every = mutants(tokens, torch.arange(length).repeat_interleave(20), torch.arange(20).repeat(length))
+    change = logits(every).double() - logits(tokens[None]).double()
+    return contact_map(change.view(length, 20, length, 20))
 
 
-@pytest.mark.parametrize("per_position", [4, 19])
-@pytest.mark.parametrize("length", [1, 2, 33])
-def test_substitutions_share_the_first_attention(
-    per_position: int, length: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("weights", "size", "length", "limit"),
+    [
+        (gentle, SIZES[0], 20, 2e-5),
+        (gentle, SIZES[2], 20, 2e-5),
+        (gentle, SIZES[1], 8, 2e-5),
+        (untrained, SIZES[1], 8, 2e-4),
+    ],
+)
+def test_fast_rounds_no_worse_than_plain(
+    weights: Any, size: Architecture, length: int, limit: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against the same model one sequence at a time, which attends anew."""
-    fast = both(SIZES[0])[1]
-    tokens = substitutions_of(length, per_position, sorted({0, length // 2, length - 1}))
-    shared = []
-    monkeypatch.setattr(esm2_fast, "attend_swapped", lambda *given: shared.append(attend_swapped(*given)) or shared[-1])
-    together = fast.logits(tokens)
-    assert len(shared) == 1 and shared[0] is not None
-    alone = torch.cat([fast.logits(each[None]) for each in tokens])
-    assert all(each is None for each in shared[1:])
-    torch.testing.assert_close(together, alone, atol=5e-5, rtol=0)
+    """Against float64, as docs/benchmarks.md says under "Rounding".
 
-
-def test_a_dominant_key_does_not_cancel() -> None:
-    """The swapped key takes all of the softmax, or had all of it: the case in which subtracting it would fail."""
-    generator = torch.Generator().manual_seed(0)
-    table = torch.randn(3, 4, 5, 6, dtype=torch.float32, generator=generator)  # q, k, v x tokens x heads x channels
-    table[1, 2] *= 40
-
-    def heads_of(tokens: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(part[tokens].transpose(1, 2) for part in table)
-
-    base = torch.randint(2, (9,), generator=generator)
-    for first, then in ((2, 3), (0, 2)):
-        base[4] = first
-        ids = torch.stack([base, base, base, base, base, base])
-        ids[3:, 4] = then
-        query, key, value = heads_of(ids, base)
-        expected = torch.nn.functional.scaled_dot_product_attention(query.double(), key.double(), value.double())
-        found = attend_swapped(ids, heads_of, torch.ones(9, 1, 1, 3, dtype=torch.complex64))  # type: ignore[arg-type]
-        assert found is not None
-        torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
+    Measured: root mean square errors 0.7 to 1.7 times those of the plain path, and 1.35 at most in these four; largest
+    errors 1.2e-5 of the map's largest entry on weights like trained ones, 6e-5 on untrained ones.
+    """
+    plain, fast = both(size, tensors=weights(size))
+    tokens = random_tokens(1, length, "none")[0]
+    exact = double_map(lambda batch: exact_logits(plain, batch, monkeypatch), tokens)
+    of_fast, of_plain = (double_map(model.logits, tokens) - exact for model in (fast, plain))
+    assert of_fast.square().mean().sqrt() <= 2 * of_plain.square().mean().sqrt()
+    assert of_fast.abs().max() <= limit * exact.abs().max()
 
 
 def test_half_precision_keeps_the_map() -> None:
@@ -185,9 +170,9 @@ def test_files_frequencies_are_used_and_must_agree() -> None:
 
 def test_results_do_not_depend_on_the_batch() -> None:
     model = load_model("debug", fast=True)
-    tokens = random_tokens(7, 25, "none")
+    tokens = random_tokens(50, 25, "none")  # more than go through a layer together on a CPU
     whole = model.logits(tokens)
-    for size in (1, 3):
+    for size in (1, 19):
         parts = torch.cat([model.logits(part) for part in tokens.split(size)])
         torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
 
