@@ -84,7 +84,8 @@ def rounding_rows(*, quick: bool) -> list[dict[str, Any]]:
     On weights as they are before training, whose couplings are near float32 rounding, and on weights that spread logits
     as a trained model does; the reduction is in float64. The float64 map is transformers' module in double precision.
     """
-    architecture, length = (ARCHITECTURES["debug"], 12) if quick else (ARCHITECTURES["8m"], 20)
+    size, length = ("debug", 12) if quick else ("8m", 20)
+    architecture = ARCHITECTURES[size]
     tokens = torch.randint(20, (length,), generator=torch.Generator().manual_seed(0))
     rows = []
     for name, tensors in (("untrained", untrained(architecture)), ("trained-like", trained_like(architecture))):
@@ -97,10 +98,11 @@ def rounding_rows(*, quick: bool) -> list[dict[str, Any]]:
             "plain, 20 mutants a forward": (plain.logits, 20), "plain, 7 mutants a forward": (plain.logits, 7),
             "fast, 20 mutants a forward": (fast.logits, 20), "fast, 190 mutants a forward": (fast.logits, 190),
         }  # fmt: skip
-        for way, (logits, size) in ways.items():
-            off = (contact_map(_jacobian(logits, tokens, size).double()) - exact) / exact.abs().max()
+        for way, (logits, together) in ways.items():
+            off = (contact_map(_jacobian(logits, tokens, together).double()) - exact) / exact.abs().max()
             rows.append({
-                "weights": name, "way": way, "error": float(off.abs().max()), "rms": float(off.square().mean().sqrt())
+                "model": f"{size}, L = {length}, {name}", "way": way, "error": float(off.abs().max()),
+                "rms": float(off.square().mean().sqrt()),
             })  # fmt: skip
     return rows
 

@@ -42,10 +42,10 @@ def markdown(found: dict[str, Any]) -> str:
         lines.append(f"| {case['size']} | {case['length']} | {shares} |")
     if "precision" in found:
         lines += _precision(found["precision"])
-        lines += ["", "Error of float32 maps (8M, L = 20) against float64, as a share of the largest entry:", ""]
-        lines += ["| weights | way | largest error | root mean square |", "|---|---|---|---|"]
+        lines += ["", "Error of float32 maps against float64, as a share of the largest entry:", ""]
+        lines += ["| model | way | largest error | root mean square |", "|---|---|---|---|"]
         lines += [
-            f"| {row['weights']} | {row['way']} | {row['error']:.1e} | {row['rms']:.1e} |" for row in found["rounding"]
+            f"| {row['model']} | {row['way']} | {row['error']:.1e} | {row['rms']:.1e} |" for row in found["rounding"]
         ]
     return "\n".join(lines) + "\n"
 

@@ -22,7 +22,7 @@ from tiny.training import Settings, train
 
 
 def parser() -> argparse.ArgumentParser:
-    """All options with their defaults, which are those of the shipped file."""
+    """All options with their defaults."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True)
     _add_train(commands.add_parser("train", help="train, or go on training", formatter_class=_HELP))

@@ -1,8 +1,9 @@
 """Ten real domains with their contacts, shipped in the package, so that everything can be tried offline.
 
 The sequence is the stretch of the structure's chain that is aligned to its family, which is what the bundled model was
-trained on; contacts come as lists for the two usual definitions, not as coordinates. scripts/make_demo.py wrote demo.json; the structures are from the PDB, the domains among those of
-Ollikainen and Kortemme (2013), PLoS Comput Biol 9, e1003313.
+trained on; contacts come as lists for the two usual definitions, not as coordinates. scripts/make_demo.py wrote
+demo.json; the structures are from the PDB, the domains among those of Ollikainen and Kortemme (2013), PLoS Comput Biol
+9, e1003313.
 """
 
 import json

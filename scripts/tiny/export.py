@@ -94,4 +94,5 @@ def write_file(model: ESM2, path: Path, facts: dict[str, Any]) -> None:
     metadata = {"format": "pt", "config": json.dumps(hugging_face_config(model)), "training": json.dumps(facts)}
     temporary = path.with_suffix(".part")
     save_file(tensors, temporary, metadata=metadata)
+    temporary.chmod(0o644)  # safetensors leaves files that only their owner can read
     os.replace(temporary, path)
