@@ -147,10 +147,19 @@ def _default_store(config: Config) -> str:
     parts = [_option(config, "dataset"), _option(config, "model")]
     if _option(config, "schedule") != "full":
         parts.append(_option(config, "schedule"))
-        parts += [name for name in (_option(config, "segments"),) if name != "single"]
+        parts += [name for name in (_segments_name(config),) if name != "single"]
     if config.get("seed"):
         parts.append(f"seed{config['seed']}")
     return f"runs/{'_'.join(parts)}.zarr"
+
+
+def _segments_name(config: Config) -> str:
+    """The option of `segments`, with the separations of pairs, so that near and far pairs have stores of their own."""
+    name, segments = _option(config, "segments"), config.get("segments")
+    if name != "pairs" or not isinstance(segments, dict):
+        return name
+    low, high = segments.get("min_separation"), segments.get("max_separation")
+    return f"pairs_over_{low}" if high is None else f"pairs_{low}_{high}"
 
 
 def _option(config: Config, group: str) -> str:

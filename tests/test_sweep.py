@@ -206,6 +206,14 @@ def test_the_sweep_runs_as_the_agent_runs_it_and_by_multirun_alike(
     assert [file for file in (seen["files"] / "media").rglob("*.png") if file.name.startswith("recovery")]
 
 
+def test_every_experiment_has_a_store_of_its_own() -> None:
+    stores = [parse_predict(composed("predict", "+dataset=demo", f"+experiment={name}")).store for name in PAPER]
+    assert len(set(stores)) == len(PAPER)
+    assert {"demo_tiny_flanking_pairs_50_100.zarr", "demo_tiny_flanking_pairs_over_100.zarr"} <= {
+        p.name for p in stores
+    }
+
+
 def test_a_multirun_goes_on_after_a_job_that_fails(
     offline: Path, tmp_path: Path, command: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
