@@ -249,7 +249,7 @@ def test_the_default_store_is_named_after_what_is_run() -> None:
     names = {
         (): "runs/demo_debug.zarr",
         ("schedule=flanking",): "runs/demo_debug_flanking.zarr",
-        ("schedule=random", "segments=pairs", "seed=3"): "runs/demo_debug_random_pairs_seed3.zarr",
+        ("schedule=random", "segments=pairs", "seed=3"): "runs/demo_debug_random_pairs_50_100_seed3.zarr",
     }
     for line, name in names.items():
         assert parse_predict(composed("predict", *KEYS, *line)).store == Path(name)
