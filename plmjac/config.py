@@ -80,12 +80,12 @@ def run(config_name: str, job: Callable[[Config], int], added_groups: Iterable[s
     return min((code for code in codes if code != DONE), default=DONE)  # a usage error before failed proteins
 
 
-def parse(schema: type[M], config: Config) -> M:
-    """Check a composed configuration against its schema. Raises UsageError naming each wrong key."""
+def parse(schema: type[M], config: Config, group: str = "") -> M:
+    """Check a composed configuration, or one group of it, by its schema. Raises UsageError naming each wrong key."""
     try:
         return schema.model_validate(config)
     except ValidationError as error:
-        raise UsageError("\n".join(_problem(problem, schema) for problem in error.errors())) from None
+        raise UsageError("\n".join(_problem(problem, schema, group) for problem in error.errors())) from None
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -115,7 +115,7 @@ def _with_plus(argument: str, groups: Iterable[str]) -> str:
 def _explain(error: Exception, config_name: str | None) -> str:
     """Hydra's message, with the nearest right word in the place of its advice to add the wrong one."""
     text = str(error).strip()
-    missing = re.search(r"Missing mandatory value: (\S+)", text)
+    missing = re.search(r"full_key: (\S+)", text) if "Missing mandatory value" in text else None
     if missing:
         return f"{missing[1]} is needed: give {missing[1]}=..."
     wrong_key = re.search(r"Could not override '([^']+)'", text)
@@ -152,8 +152,8 @@ def _dotted(value: Any, prefix: str = "") -> list[str]:
     return [name for key, inner in value.items() for name in _dotted(inner, f"{prefix}.{key}" if prefix else str(key))]
 
 
-def _problem(problem: Any, schema: type[BaseModel]) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
+def _problem(problem: Any, schema: type[BaseModel], group: str) -> str:
+    where = ".".join(str(part) for part in (*([group] if group else []), *problem["loc"]))
     if problem["type"] == "extra_forbidden":
         known = _fields_at(schema, problem["loc"][:-1])
         return f"there is no key {where!r}; {nearest(str(problem['loc'][-1]), known)}"

@@ -80,6 +80,8 @@ def _page(inputs: "Inputs", settings: ReportConfig, config: Config) -> str:
     kinds = {store.kind for store in inputs.stores}
     if len(kinds) > 1 or first.kind not in EVALUATION_OF:
         raise UsageError(f"a report is of stores of one kind, {' or '.join(EVALUATION_OF)}; these are {sorted(kinds)}")
+    if first.kind != "jacobian" and settings.ids is not None:
+        raise UsageError(f"ids has no effect on a report of {first.kind} stores, which has no interactive view")
     sections = [_what_was_run(store, len(inputs.stores)) for store in inputs.stores]
     script = ""
     if first.kind == "jacobian":
@@ -144,7 +146,7 @@ def _evaluation(name: str, inputs: "Inputs", config: Config) -> "Iterator[Sectio
 
     evaluation = find(name)
     title = name.replace("_", " ").capitalize()
-    settings = parse(evaluation.Settings, config[name])
+    settings = parse(evaluation.Settings, config[name], name)
     try:
         outcome: Outcome = evaluation.evaluate(inputs, settings)
     except (EvaluationError, OSError, ValueError) as error:
@@ -156,14 +158,16 @@ def _evaluation(name: str, inputs: "Inputs", config: Config) -> "Iterator[Sectio
 
 
 def _explorer(inputs: "Inputs", settings: ReportConfig) -> "tuple[Section, str]":
+    from plmjac.evaluation.contact_precision import MAPS
     from plmjac.page import Section, explorer, note
 
     store = inputs.stores[0]
     chosen = list(settings.ids or list(store.opened)[: settings.max_proteins])
     if unknown := [name for name in chosen if name not in store.opened]:
         raise UsageError(f"ids={unknown} are not in {store.path}")
-    if not chosen:
-        return Section("maps", "Contact maps", note("the store holds no protein yet")), ""
+    if not chosen or not set(MAPS) & set(store.opened[chosen[0]].names):
+        reason = "the store keeps no contact maps" if chosen else "the store holds no protein yet"
+        return Section("maps", "Contact maps", note(reason)), ""
     truth = _truth(inputs, set(chosen))
     budget = int(settings.couplings_mb * 1e6 / len(chosen))
     html, script = explorer([_explored(store, name, truth.get(name), budget) for name in chosen])

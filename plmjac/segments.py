@@ -194,6 +194,8 @@ class Listed(_Choice):
     def _segments(self, listed: Any) -> list[Segment]:
         make = self._maker()
         segments = []
+        if not isinstance(listed, list | None):
+            raise ValueError(f"{self.path}: {listed!r} is no list of segments; write [{listed!r}] for a single one")
         for entry in listed or []:
             numbers = entry if isinstance(entry, list) else [entry]
             expected = 2 if self.kind == "pairs" else 1

@@ -245,6 +245,12 @@ def test_what_has_no_effect_is_an_error(predict: Predict, tmp_path: Path, line: 
         predict(*KEYS, *line, f"store={tmp_path / 'run.zarr'}")
 
 
+def test_a_list_whose_entry_is_no_list_is_a_sentence() -> None:
+    listed = Listed(name="list", path="mine.json", kind="single", size=12, gap=None)
+    with pytest.raises(ValueError, match=r"mine.json: 5 is no list of segments; write \[5\]"):
+        listed.possible(60, 5)
+
+
 def test_the_default_store_is_named_after_what_is_run() -> None:
     names = {
         (): "runs/demo_debug.zarr",

@@ -98,7 +98,8 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     tables = {
         "contact_precision": table, "summary": means, "differences": differences, "precision_curves": mean_curves
     }  # fmt: skip
-    figures = _figures(shown, mean_curves, stores[0], structures, settings) if len(shown) else {}
+    drawn = next((store for store in stores if store.name in set(shown["store"])), None)
+    figures = _figures(shown, mean_curves, drawn, structures, settings) if drawn else {}
     return Outcome(tables, figures, _printed(table, rows, means, differences, settings), metrics=_metrics(shown))
 
 

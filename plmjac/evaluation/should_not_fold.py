@@ -18,13 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from plmjac.datasets import InputError
 from plmjac.datasets.atoms import read_atoms
-from plmjac.evaluation.base import Inputs, Outcome
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome
 from plmjac.plots import Figure
 from plmjac.plots.surfaces import Profile, surface_profiles, surface_summary
 from plmjac.records import Atoms
 from plmjac.surface import Surface, surface
-
-NEEDS_STORE = False
 
 
 class Settings(BaseModel):
@@ -51,6 +49,8 @@ COLUMNS = [
 
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     """Judge each pair of the table `pairs`; a pair that cannot be judged is a row with NaN and the reason."""
+    if inputs.stores:
+        raise EvaluationError("store has no effect on should_not_fold, which reads structure files; leave it out")
     pairs = read_pairs(settings.pairs)
     rows, residues, profiles = [], [], []
     for pair in pairs:
@@ -92,6 +92,8 @@ def read_pairs(path: Path) -> list[dict[str, str]]:
     if strange := set(table.columns) - known:
         raise InputError(f"{path} has the unknown column(s) {sorted(strange)}; known: {sorted(known)}")
     rows = [{str(key): str(value).strip() for key, value in row.items()} for row in table.to_dict("records")]
+    if empty := [number for number, row in enumerate(rows, 1) if not (row["predicted"] and row["full_length"])]:
+        raise InputError(f"{path}: row {empty[0]} names no predicted or no full_length file")
     for row in rows:
         row["id"] = row.get("id") or Path(row["predicted"]).name
         row["folder"] = str(path.parent)

@@ -48,6 +48,11 @@ class RecoveryModule(StepModule[Recovery]):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.id_of = data.id_of
         self.known = self.annotations({self.id_of[item.key] for item in data.items})
+        choice = self.experiment.choice
+        if choice.name == "list" and data.items and not any(self.known.values()):
+            log.warning(
+                "segments.path names none of the %d proteins to be computed: they get no segment", len(data.items)
+            )
 
     def compute(self, item: WorkItem) -> Recovery:
         """Every context of one protein."""

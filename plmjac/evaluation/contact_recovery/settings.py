@@ -24,7 +24,7 @@ class Settings(BaseModel):
     name: Literal["contact_recovery"]
     recovered: float
     jump: Jump
-    reference: str
+    reference: Literal["flanking", "random", "random_avoiding_30"]
     resamples: PositiveInt
     coverage: float = Field(gt=0, lt=1)
     seed: NonNegativeInt
