@@ -15,7 +15,7 @@ from safetensors import safe_open
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from tiny import contacts, data, export, network, optimizer, training  # noqa: E402
+from tiny import contacts, data, export, network, optimizer, teacher, training  # noqa: E402
 
 LETTERS = "LAGVSERTIDPKQNFYMHWC"
 
@@ -40,7 +40,8 @@ def folder(tmp_path: Path) -> Path:
 def _settings(**changes: object) -> training.Settings:
     values: dict[str, object] = {
         "families": [], "layers": 2, "width": 16, "heads": 2, "steps": 8, "decay_steps": 2, "batch_size": 4,
-        "mask_rate": 0.25, "lr": 0.02, "adam_lr": 3e-3, "weight_decay": 0.05, "column_weight": 0.3, "seed": 1,
+        "mask_rate": 0.25, "lr": 0.02, "adam_lr": 3e-3, "weight_decay": 0.05, "column_weight": 0.3,
+        "teacher_weight": 1.0, "teacher_steps": 5, "mutation_rate": 0.05, "seed": 1,
     }  # fmt: skip
     return training.Settings(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -123,6 +124,72 @@ def test_training_loss_adds_that_of_the_column() -> None:
     first = model(tokens, repr_layers=[1])["representations"][1].flatten(0, 1)[[2, 6, 8]]
     column = torch.nn.functional.cross_entropy(head(first), columns[:3])
     torch.testing.assert_close(total, by_hand + 0.5 * column, atol=1e-5, rtol=1e-5)
+
+
+def test_taught_loss_adds_the_divergence_from_the_teacher() -> None:
+    """Against a sum over places and amino acids in Python; a residue that is seen is left out of both shares."""
+    model, head = network.new_model(2, 16, 2, seed=0), network.ColumnHead(16, 6)
+    tokens = torch.tensor([[0, 4, 32, 6, 2], [0, 32, 8, 32, 2]])
+    given = (network.rotary_tables(5, 8), tokens, torch.tensor([2, 6]), torch.tensor([9, 10]), torch.tensor([1, 3]))
+    places = torch.tensor([2, 3, 6])
+    seen = torch.zeros(3, 20, dtype=torch.bool)
+    seen[1, 6 - 4] = True
+    expected = torch.randn(3, 20, generator=torch.Generator().manual_seed(0)).masked_fill(seen, -torch.inf)
+    wanted = expected.softmax(dim=-1)
+    total, masked = network.taught_losses(model, head, 0.5, 2.0, *given, places, wanted, seen)
+    plain, same = network.training_losses(model, head, 0.5, *given)
+    logits = model(tokens)["logits"].detach().flatten(0, 1)[places, 4:24].double()
+    divergence = 0.0
+    for k in range(3):
+        allowed = [b for b in range(20) if not seen[k, b]]
+        normalizer = sum(float(logits[k, b].exp()) for b in allowed)
+        for b in allowed:
+            share = float(logits[k, b].exp()) / normalizer
+            divergence += float(wanted[k, b]) * (np.log(float(wanted[k, b])) - np.log(share)) / 3
+    torch.testing.assert_close(masked, same)
+    assert float(total.detach()) == pytest.approx(float(plain.detach()) + 2 * divergence, abs=1e-4)
+
+
+def test_a_lesson_is_the_conditional_of_the_field(folder: Path, tmp_path: Path) -> None:
+    """Every place against fields and couplings summed residue by residue; the mutated sequence is what counts."""
+    corpus = training.corpus_of(folder, _settings(batch_size=8))
+    taught = teacher.Teacher(corpus.families, tmp_path / "teacher")
+    for step in (0, 1):
+        batch, drawn = corpus.batch(step, 0.2), corpus.drawn(step)
+        lesson = taught.lesson(batch, drawn, np.random.default_rng(0))
+        assert len(lesson.places) > 50 and lesson.wanted.sum(dim=1).allclose(torch.ones(len(lesson.places)))
+        for place, wanted, seen in zip(*lesson, strict=True):
+            row, column = divmod(int(place), batch.clean.shape[1])
+            fields, pairs = taught.fields[drawn[row].name]
+            states = [20 if token == data.GAP_TOKEN else token - 4 for token in batch.clean[row].tolist()]
+            i = column - 1
+            logits = fields[i].double().clone()
+            for j in range(len(fields)):
+                logits += pairs[j, states[j + 1], i].double() if j != i else 0
+            shown = int(batch.tokens[row, column])
+            assert seen.tolist() == [shown == 4 + b for b in range(20)]
+            logits[20] = -torch.inf  # no lesson is of gaps
+            if shown != data.MASK_TOKEN:
+                logits[shown - 4] = -torch.inf
+            torch.testing.assert_close(wanted.double(), logits.softmax(dim=0)[:20], atol=1e-5, rtol=1e-4)
+
+
+def test_held_out_sequences_teach_nothing(folder: Path, tmp_path: Path) -> None:
+    families = data.load_families(folder, ["FAM1"])
+    first = teacher.Teacher(families, tmp_path / "a").fields["FAM1"]
+    shuffled = [data.Family(f.name, f.structure, f.query, f.train, f.held_out[::-1] * 0 + 4) for f in families]
+    second = teacher.Teacher(shuffled, tmp_path / "b").fields["FAM1"]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_mutated_residues_are_never_targets() -> None:
+    rng = np.random.default_rng(0)
+    tokens = data.frame([rng.choice([*range(4, 24), 30], 200) for _ in range(100)], 202)
+    changed, mutated = data.mutate(tokens, rng, 0.3)
+    assert mutated[data.is_residue(tokens)].mean() == pytest.approx(0.3, abs=0.01)
+    assert (changed[~mutated] == tokens[~mutated]).all()
+    corrupted, selected = data.corrupt(changed, rng, 0.5, mutated)
+    assert not (selected & mutated).any() and (corrupted[mutated] == changed[mutated]).all()
 
 
 def test_masking_is_esm2s() -> None:

@@ -42,13 +42,14 @@ class Family:
 class Batch(NamedTuple):
     """Corrupted sequences and what was there: at flat index `selected[k]` token `targets[k]`, in column `columns[k]`.
 
-    Columns are counted through all families of the corpus.
+    Columns are counted through all families of the corpus. `clean` are the sequences before masking.
     """
 
     tokens: Int64[Tensor, "B T"]
     selected: Int64[Tensor, " K"]
     targets: Int64[Tensor, " K"]
     columns: Int64[Tensor, " K"]
+    clean: Int64[Tensor, "B T"]
 
 
 def read_queries(folder: Path) -> dict[str, tuple[str, str]]:
@@ -90,16 +91,34 @@ def frame(rows: list[Int64[np.ndarray, " _"]], width: int) -> Int64[np.ndarray, 
     return tokens
 
 
-def corrupt(
+def is_residue(tokens: Int64[np.ndarray, "*B"]) -> Bool[np.ndarray, "*B"]:
+    """Whether a token is one of the 20 amino acids."""
+    return (tokens >= FIRST_AMINO_ACID) & (tokens < FIRST_AMINO_ACID + NUM_AMINO_ACIDS)
+
+
+def mutate(
     tokens: Int64[np.ndarray, "B T"], rng: np.random.Generator, rate: float
+) -> tuple[Int64[np.ndarray, "B T"], Bool[np.ndarray, "B T"]]:
+    """Set `rate` of the residues to random amino acids; returns the tokens and which those are."""
+    mutated = is_residue(tokens) & (rng.random(tokens.shape) < rate)
+    random = rng.integers(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS, tokens.shape)
+    return np.where(mutated, random, tokens), mutated
+
+
+def corrupt(
+    tokens: Int64[np.ndarray, "B T"],
+    rng: np.random.Generator,
+    rate: float,
+    mutated: Bool[np.ndarray, "B T"] | None = None,
 ) -> tuple[Int64[np.ndarray, "B T"], Bool[np.ndarray, "B T"]]:
     """ESM-2's scheme: select `rate` of the residues; 80 % become MASK, 10 % a random amino acid, 10 % stay.
 
     Returns the corrupted tokens and which were selected. Gaps are never selected: where a sequence has none is no
-    amino acid, and costs the loss of one.
+    amino acid, and costs the loss of one. Nor are `mutated` residues, which are not the family's.
     """
-    eligible = (tokens >= FIRST_AMINO_ACID) & (tokens < FIRST_AMINO_ACID + NUM_AMINO_ACIDS)
-    selected = eligible & (rng.random(tokens.shape) < rate)
+    selected = is_residue(tokens) & (rng.random(tokens.shape) < rate)
+    if mutated is not None:
+        selected &= ~mutated
     kind = rng.random(tokens.shape)
     corrupted = np.where(selected & (kind < 0.8), MASK_TOKEN, tokens)
     random = rng.integers(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS, tokens.shape)
@@ -141,18 +160,25 @@ class Corpus:
         """Columns of all families together."""
         return sum(family.train.shape[1] for family in self.families)
 
-    def batch(self, step: int) -> Batch:
+    def drawn(self, step: int) -> list[Family]:
+        """The family of each sequence in the batch of this step."""
+        turn, group = divmod(step, len(self.groups))
+        families = self.groups[group]
+        return [families[(turn * self.batch_size + k) % len(families)] for k in range(self.batch_size)]
+
+    def batch(self, step: int, mutation_rate: float = 0.0) -> Batch:
         """The batch of this step. The families of a group take turns, so that over a few steps all have equal shares.
 
         Width and number of targets depend on the group only, for the compiler's sake.
         """
         rng = np.random.default_rng((self.seed, step))
-        turn, group = divmod(step, len(self.groups))
-        families = self.groups[group]
-        drawn = [families[(turn * self.batch_size + k) % len(families)] for k in range(self.batch_size)]
+        families, drawn = self.groups[step % len(self.groups)], self.drawn(step)
         rows = [family.train[rng.integers(len(family.train))] for family in drawn]
         tokens = frame(rows, max(family.train.shape[1] for family in families) + 2)
-        corrupted, selected = corrupt(tokens, rng, self.rate)
+        mutated = None
+        if mutation_rate:
+            tokens, mutated = mutate(tokens, rng, mutation_rate)
+        corrupted, selected = corrupt(tokens, rng, self.rate, mutated)
         residues = np.mean([(family.train != GAP_TOKEN).sum() / len(family.train) for family in families])
         number = max(1, int(self.batch_size * residues * self.rate))
         return self._of_size(number, drawn, tokens, corrupted, rng.permutation(np.flatnonzero(selected)))
@@ -183,4 +209,4 @@ class Corpus:
         row, place = np.divmod(kept, tokens.shape[1])
         firsts = np.array([self.first_columns[family.name] for family in drawn])
         columns[: len(kept)] = firsts[row] + place - 1
-        return Batch(*(torch.from_numpy(array) for array in (corrupted, where, targets, columns)))
+        return Batch(*(torch.from_numpy(array) for array in (corrupted, where, targets, columns, tokens)))

@@ -14,10 +14,14 @@ from esm.model.esm2 import ESM2
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from tiny.data import MASK_TOKEN, PAD
+from plmjac.alphabet import NUM_AMINO_ACIDS
+from tiny.data import FIRST_AMINO_ACID, MASK_TOKEN, PAD
 
 Tables = tuple[Float[Tensor, "T D"], Float[Tensor, "T D"]]
 """Cosines and sines of the rotary embedding."""
+
+AMINO_ACID_COLUMNS = slice(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS)
+"""Those of the 33 logits that are of amino acids."""
 
 
 def new_model(layers: int, width: int, heads: int, seed: int) -> ESM2:
@@ -142,3 +146,18 @@ def training_losses(
     states = hidden_states(model, tokens, tables)
     masked = F.cross_entropy(_lm_head(model, states[-1][selected]), targets)
     return masked + weight * F.cross_entropy(head(states[0][selected]), columns), masked
+
+
+def taught_losses(
+    model: ESM2, head: ColumnHead, weight: float, teacher_weight: float, tables: Tables,
+    tokens: Tensor, selected: Tensor, targets: Tensor, columns: Tensor,
+    places: Tensor, wanted: Tensor, seen: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`training_losses`, plus `teacher_weight` times the divergence from what the teacher expects (tiny.teacher)."""
+    states = hidden_states(model, tokens, tables)
+    logits = _lm_head(model, states[-1])
+    masked = F.cross_entropy(logits[selected], targets)
+    column = F.cross_entropy(head(states[0][selected]), columns)
+    shares = torch.log_softmax(logits[places][:, AMINO_ACID_COLUMNS].masked_fill(seen, -1e4), dim=-1)
+    divergence = (wanted * (torch.log(wanted + 1e-9) - shares)).sum(dim=-1).mean()
+    return masked + weight * column + teacher_weight * divergence, masked

@@ -8,18 +8,32 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as pl
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
 
 from tiny.data import Batch, Corpus, load_families
-from tiny.network import ColumnHead, Tables, masked_loss, new_model, rotary_tables, training_losses
+from tiny.network import (
+    ColumnHead,
+    Tables,
+    masked_loss,
+    new_model,
+    rotary_tables,
+    taught_losses,
+    training_losses,
+)
 from tiny.optimizer import MuonAdam, parameter_groups, rate_factor
+from tiny.teacher import Lesson, Teacher
+
+ADJUSTABLE = {"steps", "decay_steps", "teacher_steps"}
+"""Settings that a run may go on with other values of: each only says when something ends."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +52,26 @@ class Settings:
     adam_lr: float
     weight_decay: float
     column_weight: float
+    teacher_weight: float
+    teacher_steps: int
+    mutation_rate: float
     seed: int
 
 
-class Steps(IterableDataset[int]):
-    """The step numbers from `start` on; what a batch holds is the corpus' business."""
+class Steps(IterableDataset[tuple[Batch, Lesson | None]]):
+    """Batches from step `start` on, and what the teacher says of those that it has a word in."""
 
-    def __init__(self, corpus: Corpus, start: int, stop: int) -> None:
-        self.corpus, self.start, self.stop = corpus, start, stop
+    def __init__(self, corpus: Corpus, teacher: Teacher | None, settings: Settings, start: int) -> None:
+        self.corpus, self.teacher, self.settings, self.start = corpus, teacher, settings, start
 
-    def __iter__(self) -> Iterator[Any]:
-        return (self.corpus.batch(step) for step in range(self.start, self.stop))
+    def __iter__(self) -> Iterator[tuple[Batch, Lesson | None]]:
+        for step in range(self.start, self.settings.steps):
+            if self.teacher is None or step >= self.settings.teacher_steps:
+                yield self.corpus.batch(step), None
+                continue
+            batch = self.corpus.batch(step, self.settings.mutation_rate)
+            rng = np.random.default_rng((self.settings.seed, step, 1))
+            yield batch, self.teacher.lesson(batch, self.corpus.drawn(step), rng)
 
 
 class TinyModule(pl.LightningModule):
@@ -60,15 +83,23 @@ class TinyModule(pl.LightningModule):
         self.model = new_model(settings.layers, settings.width, settings.heads, settings.seed)
         self.column_head = ColumnHead(settings.width, num_columns)
         self._tables: dict[int, Tables] = {}
-        self._losses = torch.compile(training_losses, dynamic=False) if compiled else training_losses
+        compiler: Any = partial(torch.compile, dynamic=False) if compiled else lambda function: function
+        self._losses, self._taught_losses = compiler(training_losses), compiler(taught_losses)
 
-    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+    def training_step(self, given: tuple[Batch, Lesson | None], batch_index: int) -> dict[str, Tensor]:
         """What is minimised, and the cross-entropy at the selected positions for the journal."""
+        batch, lesson = given
         length = batch.tokens.shape[1]
         if length not in self._tables:
             self._tables[length] = rotary_tables(length, self.settings.width // self.settings.heads)
-        weight = self.settings.column_weight
-        total, masked = self._losses(self.model, self.column_head, weight, self._tables[length], *batch)
+        tables, masked_tokens = self._tables[length], batch[:4]
+        weight, teacher_weight = self.settings.column_weight, self.settings.teacher_weight
+        if lesson is None:
+            total, masked = self._losses(self.model, self.column_head, weight, tables, *masked_tokens)
+        else:
+            total, masked = self._taught_losses(
+                self.model, self.column_head, weight, teacher_weight, tables, *masked_tokens, *lesson
+            )
         return {"loss": total, "masked": masked.detach()}
 
     def configure_optimizers(self) -> Any:
@@ -152,8 +183,8 @@ def corpus_of(folder: Path, settings: Settings) -> Corpus:
 def train(folder: Path, out: Path, settings: Settings, *, every: int = 200, compiled: bool = True) -> None:
     """Train to `settings.steps`, going on from `out/last.ckpt` where there is one.
 
-    Steps and decay may differ from those of the checkpoint; any other difference ends the program, for the curve
-    would be that of no settings at all.
+    `ADJUSTABLE` settings may differ from those of the checkpoint (those of both are kept); any other difference ends
+    the program, for the curve would be that of no settings at all.
     """
     out.mkdir(parents=True, exist_ok=True)
     corpus = corpus_of(folder, settings)
@@ -163,7 +194,7 @@ def train(folder: Path, out: Path, settings: Settings, *, every: int = 200, comp
         checkpoint = load_checkpoint(last)
         start = int(checkpoint["global_step"])
         then, now = checkpoint["settings"], asdict(settings)
-        changed = {key for key in then.keys() | now.keys() if then.get(key) != now.get(key)} - {"steps", "decay_steps"}
+        changed = {key for key in then.keys() | now.keys() if then.get(key) != now.get(key)} - ADJUSTABLE
         if changed:
             raise SystemExit(f"train_tiny: {last} was made with other {', '.join(sorted(changed))}; take another --out")
     if start >= settings.steps:
@@ -174,7 +205,8 @@ def train(folder: Path, out: Path, settings: Settings, *, every: int = 200, comp
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=[Journal(corpus, out, every)], default_root_dir=out,
     )  # fmt: skip
-    loader = DataLoader(Steps(corpus, start, settings.steps), batch_size=None)
+    teacher = Teacher(corpus.families, out / "teacher") if start < settings.teacher_steps else None
+    loader = DataLoader(Steps(corpus, teacher, settings, start), batch_size=None)
     trainer.fit(
         TinyModule(settings, corpus.num_columns, compiled=compiled), loader, ckpt_path=last if last.exists() else None
     )
