@@ -181,13 +181,25 @@ def corrected(norms: Float[Tensor, "L L"]) -> Float[Tensor, "L L"]:
     return (scores + scores.T) / 2
 
 
-def contact_map(jacobian: Float[Tensor, "L A L 20"], *, overwrite: bool = False) -> Float[Tensor, "L L"]:
+def among_all(rows: Float[Tensor, "R A L 20"], letters: Int64[Tensor, "R A"]) -> Float[Tensor, "R 20 L 20"]:
+    """Rows of some amino acids in their places among all 20, those that were not tried zero like the wild type's."""
+    full = rows.new_zeros(len(rows), NUM_AMINO_ACIDS, *rows.shape[2:])
+    full[torch.arange(len(rows), device=rows.device)[:, None], letters] = rows
+    return full
+
+
+def contact_map(
+    jacobian: Float[Tensor, "L A L 20"], *, letters: Int64[Tensor, "L A"] | None = None, overwrite: bool = False
+) -> Float[Tensor, "L L"]:
     """The paper's contact map of a raw Jacobian: center, symmetrize, frobenius_norm, zero diagonal, APC.
 
-    With substitutions other than the 20 amino acids the tensor has no transpose to be averaged with; then the norms
-    are symmetrized instead, as ColabBio does for its mask-only mode. `overwrite=True` centers in place and saves the
-    second copy of the Jacobian. Source: Zhang et al. 2024, `get_contacts` of the authors' code; docs/method.md.
+    With fewer amino acids, `letters` says which each row was set to, and the rows that were not tried count as zero.
+    Without it a tensor of other than 20 substitutions (MASK) has no transpose to be averaged with; then the norms are
+    symmetrized instead, as ColabBio does for its mask-only mode. `overwrite=True` centers in place and saves the second
+    copy of the Jacobian. Source: Zhang et al. 2024, `get_contacts` of the authors' code; docs/method.md.
     """
+    if letters is not None:
+        return contact_map(among_all(jacobian, letters), overwrite=True)
     reduction = Reduction(jacobian if overwrite else torch.empty_like(jacobian))
     for start, stop in _blocks(jacobian):
         reduction.add(start, jacobian[start:stop])
@@ -200,6 +212,7 @@ class Reduction:
     The first centers each block along a, j and b as it arrives and adds it up; the second subtracts the mean over i
     from both directions of a pair, adds them and takes the norm. Projections commute, so this is exact.
     `buffer` (L, A, L, 20) is all that is held besides one block; it may be the tensor that the blocks are taken from.
+    Rows of fewer amino acids go through `among_all` first.
     """
 
     def __init__(self, buffer: Float[Tensor, "L A L 20"]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from plmjac.alphabet import NUM_AMINO_ACIDS
 from plmjac.config import DONE, Config, UsageError, run
 from plmjac.predict import build_dataset
 from plmjac.predict_settings import PredictConfig, parse_predict
@@ -114,11 +115,12 @@ def _jacobian_work(rows: "list[ManifestRow]", settings: PredictConfig, architect
     from plmjac.workplan import forwards
 
     lengths, letters = [row.length for row in rows], settings.substitutions.num_letters
+    reduced = NUM_AMINO_ACIDS if settings.substitutions.keeps_letters else letters
     return _Work(
         [forwards(length, settings.substitutions.forwards_per_residue) for length in lengths],
         "",
         sum(stored_bytes(length, settings.keep, letters, architecture) for length in lengths),
-        f"{size(80 * letters * max(lengths) ** 2)} for the Jacobian of the longest protein",
+        f"{size(80 * reduced * max(lengths) ** 2)} for the Jacobian of the longest protein",
     )
 
 

@@ -28,7 +28,7 @@ class AllSubstitutions(BaseModel):
 
     num_letters: ClassVar[int] = NUM_AMINO_ACIDS
     forwards_per_residue: ClassVar[int] = NUM_AMINO_ACIDS - 1
-    vary: ClassVar[bool] = False
+    keeps_letters: ClassVar[bool] = False
 
     def letters(
         self, tokens: Int64[np.ndarray, " L"], wild_type: Float[np.ndarray, "L 20"]
@@ -50,7 +50,7 @@ class NoSubstitutions(BaseModel):
 
     num_letters: ClassVar[int] = 0
     forwards_per_residue: ClassVar[int] = 0
-    vary: ClassVar[bool] = False
+    keeps_letters: ClassVar[bool] = False
 
     def letters(
         self, tokens: Int64[np.ndarray, " L"], wild_type: Float[np.ndarray, "L 20"]
@@ -72,7 +72,7 @@ class MaskOnly(BaseModel):
 
     num_letters: ClassVar[int] = 1
     forwards_per_residue: ClassVar[int] = 1
-    vary: ClassVar[bool] = False
+    keeps_letters: ClassVar[bool] = False
 
     def letters(
         self, tokens: Int64[np.ndarray, " L"], wild_type: Float[np.ndarray, "L 20"]
@@ -90,8 +90,8 @@ class Subset(BaseModel):
 
     `choose` is one of `RULES`: drawn at random by position, sequence and seed, or the most or least likely ones by the
     wild type's logits, the residue itself left out; or it is the letters themselves, the same at every position (where
-    the residue is one of them its row is zero and is not run). Letters that are the same everywhere keep the mean over
-    positions that centring subtracts a mean of one and the same substitution, which is why they do best.
+    the residue is one of them its row is zero and is not run). The contact map counts the rows of the other letters as
+    zero (`jacobian.among_all`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -100,6 +100,10 @@ class Subset(BaseModel):
     k: int = Field(ge=1, le=NUM_AMINO_ACIDS - 1)
     choose: str
     seed: int = Field(0, ge=0)
+    symmetrized: Literal["tensor"] = "tensor"
+    """Part of the identity, since maps of stores that do not have it were made otherwise (docs/format.md)."""
+
+    keeps_letters: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _known_choice(self) -> "Subset":
@@ -128,16 +132,11 @@ class Subset(BaseModel):
         """Forwards for each residue (fewer where a residue is among the letters)."""
         return self.k
 
-    @property
-    def vary(self) -> bool:
-        """Whether the letters differ from position to position, so that a store has to keep them."""
-        return self.choose in RULES
-
     def letters(
         self, tokens: Int64[np.ndarray, " L"], wild_type: Float[np.ndarray, "L 20"]
     ) -> Int64[np.ndarray, "L A"]:
         """The chosen amino acids of each position, in the order of the alphabet; `wild_type` are the logits."""
-        if not self.vary:
+        if self.choose not in RULES:
             return np.tile(sorted(AMINO_ACIDS.index(letter) for letter in self.choose), (len(tokens), 1))
         if self.choose == "random":
             rank = generator(("substitutions", self.seed, decode(tokens))).random((len(tokens), NUM_AMINO_ACIDS))
@@ -152,4 +151,4 @@ class Subset(BaseModel):
 
 
 Substitutions = AllSubstitutions | MaskOnly | Subset | NoSubstitutions
-"""Any of them: `letters`, `identity`, `num_letters`, `forwards_per_residue`, `vary`."""
+"""Any of them: `letters`, `identity`, `num_letters`, `forwards_per_residue`, `keeps_letters` (in the store)."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support import tree
 
+import plmjac
 from plmjac import jacobian as method
 from plmjac.alphabet import AMINO_ACIDS, MASK, encode
 from plmjac.config import UsageError
@@ -43,9 +44,17 @@ def one_by_one(model: LanguageModel, sequence: str, letters: np.ndarray) -> tupl
     return changes, strengths.mean(1)
 
 
-def plain_maps(changes: np.ndarray, strengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The contact maps step by step in numpy: of the logits, and of the hidden state."""
+def plain_maps(changes: np.ndarray, strengths: np.ndarray, letters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The contact maps step by step in numpy: of the logits, and of the hidden state.
+
+    Amino acids that were not tried are rows of zeros; MASK has no place among them.
+    """
     J = changes.astype(np.float64)
+    if letters.max() < 20:
+        J = np.zeros((len(letters), 20, len(letters), 20))
+        for i, row in enumerate(letters):
+            for a, letter in enumerate(row):
+                J[i, letter] = changes[i, a]
     for axis in range(4):
         if J.shape[axis] > 1:
             J = J - J.mean(axis, keepdims=True)
@@ -79,7 +88,7 @@ def test_changes_are_those_of_mutants_one_by_one(
     # changes reach 20 here (the debug model is loud): float32 leaves them some 1e-5 of that
     np.testing.assert_allclose(torch.cat([chunk.rows for chunk in chunks]), changes, rtol=1e-5, atol=1e-4)  # type: ignore[union-attr]
     np.testing.assert_allclose(torch.cat([chunk.strength for chunk in chunks]), strengths, atol=1e-4)  # type: ignore[union-attr,misc]
-    assert ("letters" in chunks[0].readouts) == substitutions.vary  # type: ignore[union-attr]
+    assert ("letters" in chunks[0].readouts) == isinstance(substitutions, Subset)  # type: ignore[union-attr]
 
 
 def test_letters_are_those_asked_for() -> None:
@@ -113,7 +122,11 @@ def test_a_run_stores_them_with_their_maps(
 ) -> None:
     path, store = tmp_path / "in.fasta", tmp_path / "run.zarr"
     path.write_text(f">a\n{SEQUENCE}\n>b\nM\n")
-    keys = [f"substitutions.{key}={value}" for key, value in substitutions.identity().items() if key != "name"]
+    keys = [
+        f"substitutions.{key}={value}"
+        for key, value in substitutions.identity().items()
+        if key in ("k", "choose", "seed")
+    ]
     arguments = (
         "+dataset=fasta", f"dataset.path={path}", "model=debug", "threads=1", f"store={store}", "rows_per_chunk=4",
         "keep=[contacts,jacobian,representation]", f"substitutions={substitutions.name}", *keys
@@ -123,17 +136,32 @@ def test_a_run_stores_them_with_their_maps(
     letters = substitutions.letters(tokens, debug_model.logits(torch.from_numpy(tokens)[None])[0].numpy())
     changes, strengths = one_by_one(debug_model, SEQUENCE, letters)
     np.testing.assert_allclose(protein.jacobian, changes, atol=1e-3 * np.abs(changes).max())
-    contacts, representation = plain_maps(changes, strengths)
+    contacts, representation = plain_maps(changes, strengths, letters)
     np.testing.assert_allclose(protein.contacts, contacts, atol=1e-5 * np.abs(contacts).max())
     np.testing.assert_allclose(protein.array("representation"), representation, atol=1e-5 * representation.max())
-    if substitutions.vary:
+    is_subset = isinstance(substitutions, Subset)
+    assert ("letters" in protein.names) == is_subset
+    if is_subset:
         assert np.array_equal(protein.array("letters"), letters)
-    assert ("letters" in protein.names) == substitutions.vary
+        again = plmjac.contact_map(protein.jacobian, protein.letters)
+        np.testing.assert_allclose(again, contacts, atol=2e-3 * np.abs(contacts).max())
+        with pytest.raises(ValueError, match="are not those of rows"):
+            plmjac.contact_map(protein.jacobian, letters[:4])
     assert open_store(store).attributes["substitutions"] == substitutions.identity()
     assert not any(damages for _, damages in verify(open_store(store), deep=True))
     assert (open_store(store)["b"].contacts == 0).all()
     with pytest.raises(UsageError, match="substitutions"):
         predict(*arguments[: -1 - len(keys)], "substitutions=" + ("mask" if substitutions.name != "mask" else "all"))
+
+
+def test_all_but_the_wild_type_among_all_is_the_full_jacobian(debug_model: LanguageModel) -> None:
+    """The 19 others of each position, in any order, give the map of `substitutions=all`."""
+    tokens = torch.from_numpy(encode("MKTWAYIAKQ"))
+    full = method.categorical_jacobian(debug_model.logits, tokens)
+    others = torch.stack([torch.tensor([b for b in (7 * torch.arange(20) % 20).tolist() if b != a]) for a in tokens])
+    some = full[torch.arange(10)[:, None], others]
+    torch.testing.assert_close(method.among_all(some, others), full, rtol=0, atol=0)
+    torch.testing.assert_close(method.contact_map(some, letters=others), method.contact_map(full), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", [("mask",), ("subset", "substitutions.choose=random")])

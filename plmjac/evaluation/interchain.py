@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat
 
 from plmjac import plots
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
-from plmjac.jacobian import Reduction
+from plmjac.jacobian import Reduction, among_all
 from plmjac.metrics import chance, precision_at
 from plmjac.records import Atom, Chains, Contacts, Protein
 from plmjac.store import StoredProtein
@@ -159,6 +159,8 @@ def _maps(stored: StoredProtein) -> Iterator[tuple[str, Float[np.ndarray, "L L"]
             yield name, stored.array(name)
     if "jacobian" in stored.names:
         jacobian = torch.from_numpy(stored.jacobian.astype(np.float32))
+        if stored.letters is not None:
+            jacobian = among_all(jacobian, torch.from_numpy(stored.letters))
         reduction = Reduction(jacobian)
         reduction.add(0, jacobian)
         yield BLOCK_APC, reduction.norms().numpy()

@@ -91,7 +91,7 @@ class JacobianModule(StepModule[JacobianChunk]):
         letters = torch.from_numpy(chosen).to(self.device)
         compared = {name: readouts[name].float() for name in self.compared}
         readouts.pop("representation", None)  # (L, D); what is kept is the map of its changes
-        if self.substitutions.vary:
+        if self.substitutions.keeps_letters:
             readouts["letters"] = letters
         return WildType(item.key, tokens, positions, letters, compared), readouts
 

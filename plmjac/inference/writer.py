@@ -17,7 +17,7 @@ from plmjac.inference.datamodule import PlanDataModule
 from plmjac.inference.module import JacobianModule
 from plmjac.inference.step import is_fatal
 from plmjac.interruption import Interrupted
-from plmjac.jacobian import Reduction, representation_map
+from plmjac.jacobian import Reduction, among_all, representation_map
 from plmjac.records import Failure, JacobianChunk, WorkItem
 from plmjac.store import PendingProtein, SavedRows, StoreWriter
 from plmjac.workplan import rows_per_chunk_for
@@ -40,6 +40,7 @@ class ChunkWriter(BasePredictionWriter):
         self.background: Background | None = None
         self._reduction: Reduction | None = None
         self._strength: Tensor | None = None
+        self._letters: Tensor | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the thread that writes."""
@@ -108,10 +109,15 @@ class ChunkWriter(BasePredictionWriter):
     def _reduce(self, chunk: JacobianChunk) -> None:
         item = chunk.item
         if item.is_first:
-            shape = (len(item.sequence), *chunk.rows.shape[1:])
-            self._reduction = Reduction(chunk.rows if item.is_last else chunk.rows.new_empty(shape))
+            self._letters = chunk.readouts.get("letters")
+        rows = chunk.rows
+        if self._letters is not None:
+            rows = among_all(rows, self._letters[item.start : item.stop])
+        if item.is_first:
+            shape = (len(item.sequence), *rows.shape[1:])
+            self._reduction = Reduction(rows if item.is_last else rows.new_empty(shape))
         assert self._reduction is not None
-        self._reduction.add(item.start, chunk.rows)
+        self._reduction.add(item.start, rows)
 
     def _gather(self, item: WorkItem, strength: Tensor) -> None:
         if item.is_first:

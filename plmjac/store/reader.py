@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from zarr.storage import LocalStore
 
 from plmjac.alphabet import NUM_AMINO_ACIDS
@@ -59,6 +59,11 @@ class StoredProtein:
     def jacobian(self) -> Float[np.ndarray, "L A L 20"]:
         """The raw Jacobian as stored (float16): jacobian[i, a, j, b], change of the logit of b at j when i is a."""
         return self.array("jacobian")
+
+    @property
+    def letters(self) -> Int64[np.ndarray, "L A"] | None:
+        """Of a store of fewer amino acids: which one each row of the Jacobian was set to, as tokens; else None."""
+        return self.array("letters").astype(np.int64) if "letters" in self.names else None
 
     @property
     def contact_head(self) -> Float[np.ndarray, "L L"]:
