@@ -15,19 +15,16 @@ from plmjac.models import LanguageModel
 DEFAULT_MAX_TOKENS = 4096
 
 
-def contact_map(jacobian: Tensor | np.ndarray, letters: Tensor | np.ndarray | None = None) -> Float[Tensor, "L L"]:
+def contact_map(jacobian: Tensor | np.ndarray) -> Float[Tensor, "L L"]:
     """The paper's contact map of a Jacobian, from `categorical_jacobian` or from a store; computed in float32 at least.
 
-    Takes (L, 20, L, 20), or (L, A, L, 20) for other substitutions, and leaves it alone; of fewer amino acids also their
-    `letters` (L, A), as the store has them. Raises ValueError for another shape.
+    Takes (L, 20, L, 20), or (L, A, L, 20) for other substitutions, and leaves it alone; of a store of fewer amino acids
+    give `store[id].completed`. Raises ValueError for another shape.
     """
     tensor = torch.as_tensor(jacobian)
     if tensor.ndim != 4 or tensor.shape[0] != tensor.shape[2] or tensor.shape[3] != 20:
         raise ValueError(f"a Jacobian has the shape (L, 20, L, 20), this has {tuple(tensor.shape)}")
-    if letters is not None and tuple(letters.shape) != tuple(tensor.shape[:2]):
-        raise ValueError(f"letters of shape {tuple(letters.shape)} are not those of rows {tuple(tensor.shape[:2])}")
-    wide = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
-    return method.contact_map(wide, letters=None if letters is None else torch.as_tensor(letters).long())
+    return method.contact_map(tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float())
 
 
 def categorical_jacobian(

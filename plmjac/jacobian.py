@@ -181,25 +181,32 @@ def corrected(norms: Float[Tensor, "L L"]) -> Float[Tensor, "L L"]:
     return (scores + scores.T) / 2
 
 
-def among_all(rows: Float[Tensor, "R A L 20"], letters: Int64[Tensor, "R A"]) -> Float[Tensor, "R 20 L 20"]:
-    """Rows of some amino acids in their places among all 20, those that were not tried zero like the wild type's."""
-    full = rows.new_zeros(len(rows), NUM_AMINO_ACIDS, *rows.shape[2:])
-    full[torch.arange(len(rows), device=rows.device)[:, None], letters] = rows
+def among_all(
+    rows: Float[Tensor, "R A L 20"], letters: Int64[Tensor, "R A"], tokens: Int64[Tensor, " R"]
+) -> Float[Tensor, "R 20 L 20"]:
+    """Rows of some amino acids in their places among all 20; `tokens` are the wild type's at these positions.
+
+    A row that was not tried is the mean of those that were; the wild type's own is zero. docs/method.md compares it
+    with other ways to fill them.
+    """
+    here = torch.arange(len(rows), device=rows.device)
+    tried = (letters != tokens[:, None]).sum(dim=1).clamp(min=1)
+    mean = rows.sum(dim=1) / tried[:, None, None]
+    full = mean[:, None].expand(-1, NUM_AMINO_ACIDS, -1, -1).clone()
+    full[here[:, None], letters] = rows
+    known = tokens < NUM_AMINO_ACIDS
+    full[here[known], tokens[known]] = 0
     return full
 
 
-def contact_map(
-    jacobian: Float[Tensor, "L A L 20"], *, letters: Int64[Tensor, "L A"] | None = None, overwrite: bool = False
-) -> Float[Tensor, "L L"]:
+def contact_map(jacobian: Float[Tensor, "L A L 20"], *, overwrite: bool = False) -> Float[Tensor, "L L"]:
     """The paper's contact map of a raw Jacobian: center, symmetrize, frobenius_norm, zero diagonal, APC.
 
-    With fewer amino acids, `letters` says which each row was set to, and the rows that were not tried count as zero.
-    Without it a tensor of other than 20 substitutions (MASK) has no transpose to be averaged with; then the norms are
-    symmetrized instead, as ColabBio does for its mask-only mode. `overwrite=True` centers in place and saves the second
-    copy of the Jacobian. Source: Zhang et al. 2024, `get_contacts` of the authors' code; docs/method.md.
+    Rows of fewer amino acids go through `among_all` first. A tensor of other than 20 substitutions (MASK) has no
+    transpose to be averaged with; then the norms are symmetrized instead, as ColabBio does for its mask-only mode.
+    `overwrite=True` centers in place and saves the second copy of the Jacobian. Source: Zhang et al. 2024,
+    `get_contacts` of the authors' code; docs/method.md.
     """
-    if letters is not None:
-        return contact_map(among_all(jacobian, letters), overwrite=True)
     reduction = Reduction(jacobian if overwrite else torch.empty_like(jacobian))
     for start, stop in _blocks(jacobian):
         reduction.add(start, jacobian[start:stop])

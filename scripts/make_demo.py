@@ -21,17 +21,17 @@ from plmjac.records import Contacts, Protein
 
 CHOSEN = {
     # the families that the bundled model learnt (docs/tiny.md)
-    "2X1B_A": "a+b",  # RRM
     "2O9S_A": "b",  # SH3
+    "2X1B_A": "a+b",  # RRM
     "2EVB_A": "b",  # biotinyl
-    "1GUU_A": "a",  # Myb DNA-binding
-    # others, which it does not know: small, with deep alignments
-    "2O37_A": "a",  # DnaJ
+    "3GQS_A": "b",  # FHA
     "1T8K_A": "a",  # acyl carrier protein
-    "1BXY_A": "a+b",  # ribosomal protein L30
+    "1WVN_A": "a+b",  # KH
+    "2O37_A": "a",  # DnaJ
+    "1GUU_A": "a",  # Myb DNA-binding
+    # two that it does not know
     "1TEN_A": "b",  # fibronectin type III
-    "3I2Z_A": "b",  # cold shock
-    "2H3L_A": "b",  # PDZ
+    "1BXY_A": "a+b",  # ribosomal protein L30
 }
 SOURCE = (
     "PDB entries as named, public domain (wwPDB); domains chosen from Ollikainen N, Kortemme T (2013) Computational "

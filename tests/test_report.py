@@ -26,7 +26,7 @@ BROWSER = next(
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of two demo domains with Jacobians, by the random debug model."""
     store = tmp_path_factory.mktemp("report") / "two.zarr"
-    arguments = ["+dataset=demo", "dataset.ids=[2O9S_A,3I2Z_A]", "model=debug", "keep=[contacts,jacobian,contact_head]"]
+    arguments = ["+dataset=demo", "dataset.ids=[2O9S_A,1WVN_A]", "model=debug", "keep=[contacts,jacobian,contact_head]"]
     assert run_predict(composed("predict", *arguments, f"store={store}", "trainer=cpu", "threads=1")) == 0
     return store
 
@@ -51,7 +51,7 @@ def decoded(text: str, kind: str) -> np.ndarray:
 def test_the_page_holds_the_stores_numbers(stored: Path) -> None:
     text = written(stored)
     data, store = data_of(text), open_store(stored)
-    assert [protein["id"] for protein in data["proteins"]] == ["2O9S_A", "3I2Z_A"]
+    assert [protein["id"] for protein in data["proteins"]] == ["2O9S_A", "1WVN_A"]
     for protein in data["proteins"]:
         kept = store[protein["id"]]
         for name in ("contacts", "contact_head"):
@@ -123,10 +123,10 @@ def test_a_browser_runs_the_view_without_an_error(stored: Path, tmp_path: Path) 
     text = written(stored)
     watched = text.replace("<head>", "<head><script>onerror = (m) => { document.title = 'ERROR ' + m; };</script>", 1)
     (tmp_path / "page.html").write_text(watched, encoding="utf-8")
-    address = (tmp_path / "page.html").as_uri() + "#3I2Z_A:12-50"
+    address = (tmp_path / "page.html").as_uri() + "#1WVN_A:12-50"
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
     done = subprocess.run([str(BROWSER), *arguments, address], capture_output=True, text=True, timeout=120)
-    stored_one = open_store(stored)["3I2Z_A"]
+    stored_one = open_store(stored)["1WVN_A"]
     names = [f"{stored_one.sequence[number - 1]}{number}" for number in (12, 50)]
     assert "<title>ERROR" not in done.stdout
     assert f"{names[0]} and {names[1]}, 38 apart: score {stored_one.contacts[11, 49]:.4f}"[:-1] in done.stdout

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat
 
 from plmjac import plots
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
-from plmjac.jacobian import Reduction, among_all
+from plmjac.jacobian import Reduction
 from plmjac.metrics import chance, precision_at
 from plmjac.records import Atom, Chains, Contacts, Protein
 from plmjac.store import StoredProtein
@@ -158,9 +158,7 @@ def _maps(stored: StoredProtein) -> Iterator[tuple[str, Float[np.ndarray, "L L"]
         if name in stored.names:
             yield name, stored.array(name)
     if "jacobian" in stored.names:
-        jacobian = torch.from_numpy(stored.jacobian.astype(np.float32))
-        if stored.letters is not None:
-            jacobian = among_all(jacobian, torch.from_numpy(stored.letters))
+        jacobian = torch.from_numpy(stored.completed)
         reduction = Reduction(jacobian)
         reduction.add(0, jacobian)
         yield BLOCK_APC, reduction.norms().numpy()

@@ -8,10 +8,12 @@ a disk. Gives up nothing on a kill but the protein under way and the few that th
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
+from plmjac.alphabet import encode
 from plmjac.inference.background import Background, HostArray, to_host
 from plmjac.inference.datamodule import PlanDataModule
 from plmjac.inference.module import JacobianModule
@@ -112,7 +114,8 @@ class ChunkWriter(BasePredictionWriter):
             self._letters = chunk.readouts.get("letters")
         rows = chunk.rows
         if self._letters is not None:
-            rows = among_all(rows, self._letters[item.start : item.stop])
+            tokens = torch.from_numpy(encode(item.sequence[item.start : item.stop])).to(rows.device)
+            rows = among_all(rows, self._letters[item.start : item.stop], tokens)
         if item.is_first:
             shape = (len(item.sequence), *rows.shape[1:])
             self._reduction = Reduction(rows if item.is_last else rows.new_empty(shape))

@@ -16,7 +16,7 @@ import zarr
 from jaxtyping import Float, Int64, Shaped
 from zarr.storage import LocalStore
 
-from plmjac.alphabet import NUM_AMINO_ACIDS
+from plmjac.alphabet import NUM_AMINO_ACIDS, encode
 from plmjac.records import Chains
 from plmjac.store.layout import FORMAT_VERSION, PROTEINS, CorruptStoreError, StoreError, read_group_document
 from plmjac.store.manifest import read_manifest
@@ -64,6 +64,19 @@ class StoredProtein:
     def letters(self) -> Int64[np.ndarray, "L A"] | None:
         """Of a store of fewer amino acids: which one each row of the Jacobian was set to, as tokens; else None."""
         return self.array("letters").astype(np.int64) if "letters" in self.names else None
+
+    @property
+    def completed(self) -> Float[np.ndarray, "L A L 20"]:
+        """The Jacobian in float32 as the contact map was made from it: fewer amino acids in their places among all."""
+        jacobian = self.jacobian.astype(np.float32)
+        if self.letters is None:
+            return jacobian
+        import torch  # not needed to read what is there, and slow to import
+
+        from plmjac.jacobian import among_all
+
+        completed = among_all(*(torch.from_numpy(each) for each in (jacobian, self.letters, encode(self.sequence))))
+        return completed.numpy()
 
     @property
     def contact_head(self) -> Float[np.ndarray, "L L"]:
