@@ -256,6 +256,8 @@ def _batch_size(settings: PredictConfig, model: "LanguageModel", device: Literal
 def _variant(settings: PredictConfig) -> dict[str, Any]:
     """What else of the model's settings changes its numbers."""
     chosen = settings.model.model_dump(include={"fast", "token_dropout", "bos_eos"})
+    if settings.model.compiled:  # named only where it is true, so that stores of before it was there go on
+        chosen["compiled"] = True
     return {**chosen, "precision": _precision(settings)}
 
 

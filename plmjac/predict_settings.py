@@ -29,6 +29,7 @@ class ModelGroup(BaseModel):
     checkpoint: Path | None = None
     seed: int = Field(0, ge=0)
     fast: bool = True
+    compiled: bool = False
     precision: Literal["fp32", "tf32", "fp16"] | None = None
     token_dropout: bool | None = None
     bos_eos: Literal["keep", "mask"] = "keep"

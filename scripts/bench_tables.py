@@ -22,8 +22,9 @@ def markdown(found: dict[str, Any]) -> str:
         f"{machine['transformers']}, Python {machine['python']}. Matrix products alone: "
         f"{found['matrix_rate'] / 1e9:,.0f} GFLOP/s.",
         "",
-        "| model | L | | s per Jacobian (range) | x authors' loop (range) | tokens/s | of matrix rate | map error |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | L | | s per Jacobian (range) | x authors' loop (range) | tokens/s | of matrix rate | map error "
+        "| first forward, s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for case in found["cases"]:
         summary = case["summary"]
@@ -34,7 +35,7 @@ def markdown(found: dict[str, Any]) -> str:
                 f"| {summary['size']} | {summary['length']} | {kind} "
                 f"| {row['seconds']:.1f} ({low:.1f} to {high:.1f}) | "
                 f"{row['ratio']:.2f} ({few:.2f} to {many:.2f}) | {row['tokens_per_s']:,.0f} | "
-                f"{row['share_of_matrix_rate']:.0%} | {row['map_error']:.0e} |"
+                f"{row['share_of_matrix_rate']:.0%} | {row['map_error']:.0e} | {row['start_up_s']:.1f} |"
             )
     lines += ["", "Where the fast path's time goes:", "", "| model | L | share of time by operator |", "|---|---|---|"]
     for case in found["cases"]:

@@ -12,6 +12,7 @@ Jacobian of the same sequence and must give the same contact map, which is check
   same batches, same reduction.
 - *plain*, *fast*: `plmjac.jacobian.jacobian_rows`, then `contact_map`, with `fast=false` and `fast=true`: the
   arithmetic of `plmjac.predict` without its start, its processes and its files, which are not timed.
+- *compiled*, with --compiled: the same with `compiled=true`. What the first forward of each costs is given apart.
 
 Positions cost the same, so a round times a few of them (a whole number of forwards) and scales up; the wild type's
 forward and the reduction are timed once and added. Rounds of the four alternate, and ratios are of the same round:
@@ -40,6 +41,7 @@ from torch import Tensor
 from plmjac.jacobian import all_letters, contact_map, jacobian_rows
 from plmjac.models import Architecture, Precision
 from plmjac.models.esm2 import Esm2
+from plmjac.models.esm2_compiled import Esm2Compiled
 from plmjac.models.esm2_fast import Esm2Fast
 
 KINDS = ("authors", "transformers", "plain", "fast")
@@ -69,6 +71,7 @@ class Contenders:
         }  # fmt: skip
         self.plain = Esm2(**given).to(device)
         self.fast = Esm2Fast(precision=precision, **given).to(device)
+        self.compiled = Esm2Compiled(precision=precision, **given).to(device)
         self.transformers = transformers_logits(architecture, tensors, device, precision)
         self.max_tokens, self.device = max_tokens, device
 
@@ -89,7 +92,7 @@ class Contenders:
     def _logits(self, kind: str) -> Callable[[Tensor], Tensor]:
         if kind == "transformers":
             return self.transformers
-        return self.fast.logits if kind == "fast" else self.plain.logits
+        return {"fast": self.fast, "compiled": self.compiled, "plain": self.plain}[kind].logits
 
     def reduce(self, kind: str, jacobian: Tensor | np.ndarray) -> np.ndarray:
         """From the Jacobian to the contact map on the host; the Jacobian may be overwritten."""
@@ -150,21 +153,23 @@ def measure(case: Case, arguments: argparse.Namespace, seconds_left: float) -> d
     generator = torch.Generator().manual_seed(length)
     tokens = torch.randint(20, (length,), generator=generator).to(device)
     count = positions_per_round(length, arguments.max_tokens, arguments.quick)
-    maps = {kind: contenders.whole(kind, tokens[:CHECKED_LENGTH]) for kind in KINDS}
-    for kind in KINDS:
+    kinds = (*KINDS, "compiled") if arguments.compiled else KINDS
+    start_up = {kind: seconds(lambda kind=kind: contenders.whole(kind, tokens[:2]), device) for kind in kinds}  # type: ignore[misc]
+    maps = {kind: contenders.whole(kind, tokens[:CHECKED_LENGTH]) for kind in kinds}
+    for kind in kinds:
         contenders.rows(kind, tokens, 0, 1)
     reductions = {kind: _reduction_seconds(contenders, kind, length, device) for kind in ("authors", "fast")}
-    reductions |= {"transformers": reductions["fast"], "plain": reductions["fast"]}
+    reductions |= {kind: reductions["fast"] for kind in kinds if kind not in reductions}
     once = {
         kind: reductions[kind] + seconds(lambda kind=kind: contenders.wild_type(kind, tokens), device)  # type: ignore[misc]
-        for kind in KINDS
+        for kind in kinds
     }
     rounds: list[dict[str, float]] = []
     seconds_left -= time.monotonic() - entered
     began = time.monotonic()
     while len(rounds) < arguments.rounds and (len(rounds) < 2 or _one_more(began, len(rounds), seconds_left)):
         start = (len(rounds) * count) % max(1, length - count + 1)
-        order = KINDS if len(rounds) % 2 == 0 else KINDS[::-1]
+        order = kinds if len(rounds) % 2 == 0 else kinds[::-1]
         rounds.append({
             kind: seconds(lambda kind=kind, start=start: contenders.rows(kind, tokens, start, start + count), device)  # type: ignore[misc]
             * length / count + once[kind]
@@ -173,7 +178,7 @@ def measure(case: Case, arguments: argparse.Namespace, seconds_left: float) -> d
     return {
         "size": case.size, "length": length, "rounds": rounds, "positions_timed": count, "reduction_s": reductions,
         "once_s": once,
-        "map_error": {kind: _relative(maps[kind], maps["authors"]) for kind in KINDS},
+        "map_error": {kind: _relative(maps[kind], maps["authors"]) for kind in kinds}, "start_up_s": start_up,
         "flops": (19 * length + 1) * case.architecture.flops(length), "tokens": (19 * length + 1) * (length + 2),
         "profile": profile(contenders, tokens, device),
     }  # fmt: skip
@@ -212,7 +217,7 @@ def profile(contenders: Contenders, tokens: Tensor, device: str) -> dict[str, fl
 def summary(result: dict[str, Any], rate: float) -> dict[str, Any]:
     """Medians, ranges and ratios of one case; ratios are taken within a round."""
     rows = {}
-    for kind in KINDS:
+    for kind in result["rounds"][0]:
         times = [each[kind] for each in result["rounds"]]
         ratios = [each["authors"] / each[kind] for each in result["rounds"]]
         median = statistics.median(times)
@@ -220,7 +225,7 @@ def summary(result: dict[str, Any], rate: float) -> dict[str, Any]:
             "seconds": median, "seconds_range": [min(times), max(times)],
             "ratio": statistics.median(ratios), "ratio_range": [min(ratios), max(ratios)],
             "tokens_per_s": result["tokens"] / median, "share_of_matrix_rate": result["flops"] / median / rate,
-            "map_error": result["map_error"][kind],
+            "map_error": result["map_error"][kind], "start_up_s": result["start_up_s"][kind],
         }  # fmt: skip
     ahead = statistics.median(each["transformers"] / each["fast"] for each in result["rounds"])
     return {"size": result["size"], "length": result["length"], "rows": rows, "fast_over_transformers": ahead}
@@ -255,6 +260,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     add("--minutes", type=float, default=8, help="for all cases together, about; two rounds of each in any case")
     add("--quick", action="store_true", help="one position a round, two rounds: does it run")
     add("--out", type=Path, default=Path("benchmark"), help="folder for benchmark.json and benchmark.md")
+    add("--compiled", action="store_true", help="also the fast path with model.compiled=true (torch.compile)")
     add("--docs", type=Path, help="a Markdown file whose section between the benchmark marks is replaced")
     add("--precision-table", action="store_true", help="also what fp16 and rounding do to maps")
     arguments = parser.parse_args(words)

@@ -10,6 +10,7 @@ from support import ROOT
 sys.path.insert(0, str(ROOT / "scripts"))
 import bench_tables
 import benchmark
+import benchmark_runs
 
 pytest.importorskip("transformers")
 
@@ -33,6 +34,7 @@ def test_a_quick_run_agrees_and_writes_its_tables(tmp_path: Path) -> None:
 def test_ratios_are_taken_within_a_round() -> None:
     result = {
         "size": "8m", "length": 10, "flops": 100, "tokens": 50, "map_error": dict.fromkeys(benchmark.KINDS, 0.0),
+        "start_up_s": dict.fromkeys(benchmark.KINDS, 0.1),
         "rounds": [
             {"authors": 10.0, "transformers": 8.0, "plain": 10.0, "fast": 4.0},
             {"authors": 30.0, "transformers": 24.0, "plain": 30.0, "fast": 10.0},
@@ -65,3 +67,17 @@ def test_it_is_a_command() -> None:
         [sys.executable, ROOT / "scripts" / "benchmark.py", "--help"], capture_output=True, text=True, check=True
     )
     assert "authors" in done.stdout
+
+
+def test_whole_runs_are_timed_by_what_they_print(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two real runs of a tiny case; the ratio is that of the same round."""
+    benchmark_runs.main(["writer", "--cases", "debug:8", "--proteins", "1", "--rounds", "1", "--threads", "1"])
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row.startswith("| debug, 1 x L = 8 | ") and "nan" not in row
+    rounds = [[1.0, 2.0], [2.0, 3.0], [1.0, 4.0]]
+    assert benchmark_runs._row("n", rounds, lambda one, two: two / one) == "| n | 1.0 | 3.0 | 2.00 (1.50 to 4.00) |"
+
+
+def test_a_failed_run_is_no_measurement() -> None:
+    with pytest.raises(SystemExit, match="ended with 2"):
+        benchmark_runs.ran("-m", "plmjac.predict", "model=nosuch", threads=1)

@@ -19,10 +19,10 @@ pytestmark = [
 SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQXB"
 
 
-@pytest.mark.parametrize("fast", [False, True])
-def test_the_jacobian_is_that_of_the_cpu(fast: bool) -> None:
+@pytest.mark.parametrize(("fast", "compiled"), [(False, False), (True, False), (True, True)])
+def test_the_jacobian_is_that_of_the_cpu(fast: bool, compiled: bool) -> None:
     on_cpu = plmjac.categorical_jacobian(plmjac.load_model("debug", fast=False), SEQUENCE)
-    model = plmjac.load_model("debug", fast=fast, precision="fp32", device="cuda")
+    model = plmjac.load_model("debug", fast=fast, compiled=compiled, precision="fp32", device="cuda")
     on_gpu = plmjac.categorical_jacobian(model, SEQUENCE)
     assert on_gpu.device.type == "cuda"
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=1e-4, rtol=0)

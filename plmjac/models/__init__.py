@@ -9,13 +9,18 @@ is another adapter that implements `LanguageModel`.
 
 import difflib
 import importlib.resources
+import importlib.util
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import torch
 
 from plmjac.models.base import READOUTS, Architecture, BosEos, LanguageModel, Precision, Readout
+
+if TYPE_CHECKING:
+    from plmjac.models.esm2 import Esm2Adapter
 
 __all__ = [
     "MODELS", "READOUTS", "Architecture", "BosEos", "LanguageModel", "Precision", "Readout", "architecture",
@@ -33,6 +38,7 @@ def load_model(
     device: str = "cpu",
     seed: int = 0,
     fast: bool = True,
+    compiled: bool = False,
     precision: Precision | None = None,
     token_dropout: bool | None = None,
     bos_eos: BosEos = "keep",
@@ -41,25 +47,26 @@ def load_model(
 
     `checkpoint` is a local fair-esm `.pt`, a Hugging Face weights file or its folder, used instead of the published
     weights. `seed` matters to `debug` only. `fast=False` takes fair-esm's own module instead of plmjac's faster one,
-    the same but for rounding. `precision` None means fp16 on a GPU and fp32 elsewhere. `token_dropout` None means as
-    the weights were trained; `bos_eos="mask"` is the variant without BOS and EOS of Zhang et al. (2024). Raises
-    ValueError with a remedy: unknown name, weights that cannot be had, a file that is not an ESM-2 of this size, no
-    such device, a precision that does not exist there.
+    the same but for rounding; `compiled=True` has the layers of that compiled by torch.compile first. `precision` None
+    means fp16 on a GPU and fp32 elsewhere. `token_dropout` None means as the weights were trained; `bos_eos="mask"` is
+    the variant without BOS and EOS of Zhang et al. (2024). Raises ValueError with a remedy: unknown name, weights that
+    cannot be had, a file that is not an ESM-2 of this size, no such device, a precision that does not exist there, no
+    compiler.
     """
     from plmjac.models.checkpoints import open_checkpoint
-    from plmjac.models.esm2 import Esm2
-    from plmjac.models.esm2_fast import Esm2Fast
 
     _check_name(name, checkpoint)
     target = _device(device)
     # A model that is loaded on the CPU may be moved: tf32 without a GPU is refused by its first forward.
     precision = resolve_precision(precision, "cuda" if precision == "tf32" else target.type, fast=fast)
-    adapter = partial(Esm2Fast, precision=precision) if fast else Esm2
+    adapter = _adapter(fast=fast, compiled=compiled, precision=precision)
+    if compiled:
+        _check_compiler(target)
     if name == "debug":
         from plmjac.models.debug import debug_model
 
         dropout = True if token_dropout is None else token_dropout
-        return debug_model(seed, fast=fast, precision=precision, token_dropout=dropout, bos_eos=bos_eos).to(target)
+        return debug_model(seed, adapter, token_dropout=dropout, bos_eos=bos_eos).to(target)
     opened = open_checkpoint(_source(name, checkpoint))
     _check_size(name, opened.architecture)
     model = adapter(
@@ -71,6 +78,37 @@ def load_model(
         bos_eos=bos_eos,
     )
     return model.to(target)
+
+
+def _adapter(*, fast: bool, compiled: bool, precision: Precision) -> "Callable[..., Esm2Adapter]":
+    """What makes a model of tensors: fair-esm's own module, the fast one, or that compiled.
+
+    Raises ValueError where `compiled` would have no effect.
+    """
+    from plmjac.models.esm2 import Esm2
+    from plmjac.models.esm2_compiled import Esm2Compiled
+    from plmjac.models.esm2_fast import Esm2Fast
+
+    if compiled and not fast:
+        raise ValueError("compiled=true compiles the fast path; use it with fast=true")
+    if compiled:
+        return partial(Esm2Compiled, precision=precision)
+    return partial(Esm2Fast, precision=precision) if fast else Esm2
+
+
+def _check_compiler(device: torch.device) -> None:
+    """torch.compile looks for its compiler at the first forward, where one that is missing would fail every protein."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise ValueError(
+            "compiled=true needs a C++ compiler and there is none; install g++, or leave it out"
+        ) from error
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise ValueError("compiled=true needs Triton on a GPU and there is none: pip install triton or drop it")
 
 
 def resolve_precision(precision: str | None, device: str, *, fast: bool = True) -> Precision:

@@ -4,14 +4,13 @@ The first runs the whole path in milliseconds. The second is the oracle of the m
 model that is linear in its one-hot input is that model's own couplings.
 """
 
-from collections.abc import Collection, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
-from plmjac.models.base import Architecture, BosEos, Precision
+from plmjac.models.base import Architecture, BosEos
 from plmjac.models.checkpoints import sha256_of_tensors
 from plmjac.models.esm2 import Esm2, Esm2Adapter
 from plmjac.models.layouts import CONTACT_HEAD, expected_shapes, optional_shapes
@@ -43,16 +42,12 @@ def random_tensors(architecture: Architecture, seed: int) -> dict[str, Tensor]:
 
 def debug_model(
     seed: int = 0,
+    adapter: Callable[..., Esm2Adapter] = Esm2,
     *,
-    fast: bool = False,
-    precision: Precision = "fp32",
     token_dropout: bool = True,
     bos_eos: BosEos = "keep",
 ) -> Esm2Adapter:
-    """Build the debug model; seed makes it, and its hash tells one seed from another."""
-    from plmjac.models.esm2_fast import Esm2Fast
-
-    adapter = partial(Esm2Fast, precision=precision) if fast else Esm2
+    """Build the debug model; seed makes it, and its hash tells one seed from another. `adapter` is its class."""
     tensors = random_tensors(DEBUG_ARCHITECTURE, seed)
     return adapter(
         name="debug",

@@ -13,6 +13,7 @@ from plmjac.jacobian import categorical_jacobian, mutants
 from plmjac.models import Architecture, load_model
 from plmjac.models.debug import debug_model, random_tensors
 from plmjac.models.esm2 import Esm2, Esm2Adapter
+from plmjac.models.esm2_compiled import Esm2Compiled
 from plmjac.models.esm2_fast import Esm2Fast
 from plmjac.models.layouts import rotary_frequencies
 
@@ -184,6 +185,44 @@ def test_it_is_chosen_by_a_switch_and_has_the_same_weights() -> None:
 
 
 def test_no_attention_map_is_formed_for_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = debug_model(fast=True)
+    model = debug_model(adapter=Esm2Fast)
     monkeypatch.setattr(torch, "softmax", lambda *_, **__: pytest.fail("an attention map was formed"))
     assert model.logits(random_tokens(2, 9, "none")).shape == (2, 9, NUM_AMINO_ACIDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_compiled_equals_fast_with_one_compilation(precision: str) -> None:
+    """Any batch, length and mask, a batch of one among them; and no attention map is touched by it."""
+    given: dict[str, Any] = {
+        "name": "x", "architecture": SIZES[0], "tensors": gentle(SIZES[0]), "weights_sha256": "", "precision": precision
+    }  # fmt: skip
+    fast, compiled = Esm2Fast(**given), Esm2Compiled(**given)
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    torch._dynamo.reset()
+    for batch, length, masks in (
+        (4, 31, "none"),
+        (1, 31, "none"),
+        (7, 5, "one each"),
+        (3, 64, "some"),
+        (40, 60, "none"),
+    ):
+        tokens = random_tokens(batch, length, masks)
+        expected, found = fast.logits(tokens), compiled.logits(tokens)
+        tolerance = 1e-4 if precision == "fp32" else 0.02 * float(expected.std())
+        torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+    assert counters["stats"]["unique_graphs"] == 1
+    tokens = random_tokens(2, 9, "none")
+    readouts = ["logits", "contact_head", "attention", "representation"]
+    for name, value in fast.read(tokens, readouts).items():
+        torch.testing.assert_close(compiled.read(tokens, readouts)[name], value, atol=1e-4, rtol=1e-4)
+
+
+def test_compiled_is_refused_where_it_has_no_effect_or_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="fast=true"):
+        load_model("debug", fast=False, compiled=True)
+    monkeypatch.setenv("CXX", "no_such_compiler")
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no_such_compiler",))
+    with pytest.raises(ValueError, match=r"C\+\+ compiler"):
+        load_model("debug", compiled=True)
