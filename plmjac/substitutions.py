@@ -112,7 +112,7 @@ class Subset(BaseModel):
         if wrong := sorted(set(self.choose) - set(AMINO_ACIDS)):
             rules = ", ".join(RULES)
             raise ValueError(
-                f"choose={self.choose}: {wrong[0]!r} is no amino acid; give {rules}, or letters: choose=PWGD"
+                f"choose={self.choose}: {wrong[0]!r} is no amino acid; give {rules}, or letters: choose=EYVR"
             )
         if len(set(self.choose)) != len(self.choose):
             raise ValueError(f"choose={self.choose} names an amino acid twice")

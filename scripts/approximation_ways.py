@@ -28,7 +28,7 @@ from plmjac.metrics import precision_at, ranked_hits
 from plmjac.models import LanguageModel, load_model
 from plmjac.records import Contacts, Protein
 
-FIXED = ("P", "PW", "PWG", "PWGD", "DWPLK")
+FIXED = ("E", "EY", "EYV", "EYVR", "EYVRM", "PW", "PWGD")
 COUNTS = (1, 2, 3, 4, 6)
 RIDGE = 0.3
 """Of the solve, as a share of the mean diagonal."""

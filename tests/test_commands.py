@@ -48,10 +48,10 @@ def test_plan_counts_what_predict_would_do(
 def test_plan_needs_no_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(composed("plan", "+dataset=demo", "model=esm2_650m", "keep=[contacts,jacobian]")) == 0
     said = capsys.readouterr().out
-    assert "651.0 M" in said and "forwards  12,341" in said and "FLOPs     1.12e+15" in said
+    assert "651.0 M" in said and "forwards  11,885" in said and "FLOPs     1.03e+15" in said
     for choice, per_residue in ((["mask"], 1), (["subset", "substitutions.k=4"], 4)):
         assert plan(composed("plan", "+dataset=demo", f"substitutions={choice[0]}", *choice[1:])) == 0
-        assert f"forwards  {10 + per_residue * 649:,}" in capsys.readouterr().out
+        assert f"forwards  {10 + per_residue * 625:,}" in capsys.readouterr().out
 
 
 def test_units() -> None:
