@@ -18,12 +18,17 @@ DEFAULT_MAX_TOKENS = 4096
 def contact_map(jacobian: Tensor | np.ndarray) -> Float[Tensor, "L L"]:
     """The paper's contact map of a Jacobian, from `categorical_jacobian` or from a store; computed in float32 at least.
 
-    Takes (L, 20, L, 20), or (L, A, L, 20) for other substitutions, and leaves it alone; of a store of fewer amino acids
-    give `store[id].completed`. Raises ValueError for another shape.
+    Takes (L, 20, L, 20), or (L, 1, L, 20) of MASK, and leaves it alone. Raises ValueError for another shape; of a store
+    of fewer amino acids give `store[id].completed`.
     """
     tensor = torch.as_tensor(jacobian)
     if tensor.ndim != 4 or tensor.shape[0] != tensor.shape[2] or tensor.shape[3] != 20:
         raise ValueError(f"a Jacobian has the shape (L, 20, L, 20), this has {tuple(tensor.shape)}")
+    if tensor.shape[1] not in (1, 20):
+        raise ValueError(
+            f"these are rows of {tensor.shape[1]} amino acids; give them their places among all 20 first: "
+            "store[id].completed, or plmjac.jacobian.among_all"
+        )
     return method.contact_map(tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float())
 
 

@@ -77,8 +77,14 @@ class PredictConfig(BaseModel):
 
     @model_validator(mode="after")
     def _every_forward_has_a_use(self) -> "PredictConfig":
+        of_maps = {"contact_head", "attention", "attention_heads"} & set(self.keep)
         if self.recovery is not None:
+            if self.model.compiled and self.recovery.readout == "contact_head":
+                raise ValueError("model.compiled has no effect on readout=contact_head, which reads attention maps")
             return self
+        if self.model.compiled and self.substitutions.name == "none" and of_maps:
+            read = ", ".join(sorted(of_maps))
+            raise ValueError(f"model.compiled has no effect where {read} is read and no mutant made")
         of_mutants = sorted({"contacts", "jacobian", "representation"} & set(self.keep))
         if self.substitutions.name == "none" and of_mutants:
             names = ", ".join(of_mutants)

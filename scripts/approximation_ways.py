@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from plmjac.alphabet import AMINO_ACIDS, MASK, NUM_AMINO_ACIDS, encode
-from plmjac.datasets import build
+from plmjac.datasets import InputError, build
 from plmjac.jacobian import among_all, categorical_jacobian, contact_map
 from plmjac.metrics import precision_at, ranked_hits
 from plmjac.models import LanguageModel, load_model
@@ -155,7 +155,11 @@ def main() -> None:
     arguments = parser.parse_args()
     model = load_model("tiny", checkpoint=arguments.checkpoint)
     results: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    for protein in build("demo", ids=arguments.ids):
+    try:
+        proteins = list(build("demo", ids=arguments.ids))
+    except InputError as error:
+        parser.error(str(error))
+    for protein in proteins:
         assert isinstance(protein, Protein) and protein.structure is not None
         contacts, full = protein.structure.contacts("cb", 8.0), None
         for way, found in maps(model, torch.from_numpy(encode(protein.sequence)), arguments.draws):

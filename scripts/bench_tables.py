@@ -23,7 +23,7 @@ def markdown(found: dict[str, Any]) -> str:
         f"{found['matrix_rate'] / 1e9:,.0f} GFLOP/s.",
         "",
         "| model | L | | s per Jacobian (range) | x authors' loop (range) | tokens/s | of matrix rate | map error "
-        "| first forward, s |",
+        "| first use, s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for case in found["cases"]:

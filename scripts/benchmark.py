@@ -12,7 +12,8 @@ Jacobian of the same sequence and must give the same contact map, which is check
   same batches, same reduction.
 - *plain*, *fast*: `plmjac.jacobian.jacobian_rows`, then `contact_map`, with `fast=false` and `fast=true`: the
   arithmetic of `plmjac.predict` without its start, its processes and its files, which are not timed.
-- *compiled*, with --compiled: the same with `compiled=true`. What the first forward of each costs is given apart.
+- *compiled*, with --compiled: the same with `compiled=true`. "First use" is what the
+  very first map of each costs, of two residues: compiling, mostly.
 
 Positions cost the same, so a round times a few of them (a whole number of forwards) and scales up; the wild type's
 forward and the reduction are timed once and added. Rounds of the four alternate, and ratios are of the same round:
@@ -64,14 +65,16 @@ class Case:
 class Contenders:
     """The four ways to one contact map, with the same weights on one device."""
 
-    def __init__(self, architecture: Architecture, device: str, precision: Precision, max_tokens: int) -> None:
+    def __init__(
+        self, architecture: Architecture, device: str, precision: Precision, max_tokens: int, compiled: bool
+    ) -> None:
         tensors = trained_like(architecture)
         given: dict[str, Any] = {
             "name": "random", "architecture": architecture, "tensors": tensors, "weights_sha256": ""
         }  # fmt: skip
         self.plain = Esm2(**given).to(device)
         self.fast = Esm2Fast(precision=precision, **given).to(device)
-        self.compiled = Esm2Compiled(precision=precision, **given).to(device)
+        self.compiled = Esm2Compiled(precision=precision, **given).to(device) if compiled else self.fast
         self.transformers = transformers_logits(architecture, tensors, device, precision)
         self.max_tokens, self.device = max_tokens, device
 
@@ -149,7 +152,7 @@ def measure(case: Case, arguments: argparse.Namespace, seconds_left: float) -> d
     """Rounds of all four until time is up (two at least, `--rounds` at most), and what they say."""
     entered = time.monotonic()
     device, length = arguments.device, case.length
-    contenders = Contenders(case.architecture, device, arguments.precision, arguments.max_tokens)
+    contenders = Contenders(case.architecture, device, arguments.precision, arguments.max_tokens, arguments.compiled)
     generator = torch.Generator().manual_seed(length)
     tokens = torch.randint(20, (length,), generator=generator).to(device)
     count = positions_per_round(length, arguments.max_tokens, arguments.quick)

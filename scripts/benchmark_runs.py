@@ -13,6 +13,7 @@ the last commit; where start-up counts (*resume*) they are those of the whole co
 """
 
 import argparse
+import math
 import os
 import random
 import re
@@ -47,15 +48,27 @@ def ran(*words: str, threads: int, processes: int = 1) -> Ran:
     began = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
         child = subprocess.Popen([sys.executable, *start, *words], env=environment, stdout=said, stderr=said)
-        _, status, usage = os.wait4(child.pid, 0)
+        peak = 0
+        while child.poll() is None:
+            peak = max(peak, peak_memory(child.pid))
+            time.sleep(0.02)
         whole = time.perf_counter() - began
-        child.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
         text = said.read()
     if child.returncode:
         raise SystemExit(f"benchmark_runs: {' '.join(words)} ended with {child.returncode}:\n{text[-2000:]}")
     found = re.search(r"proteins? in ([\d.,]+) s", text)
-    return Ran(float(found[1].replace(",", "")) if found else float("nan"), whole, usage.ru_maxrss * 1024)
+    return Ran(float(found[1].replace(",", "")) if found else float("nan"), whole, peak)
+
+
+def peak_memory(process: int) -> int:
+    """Bytes resident at the most so far, on Linux; the usage that a parent is told of starts from its own peak."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return 1024 * int(found[1]) if found else 0
 
 
 def write_fasta(path: Path, number: int, low: int, high: int) -> Path:
@@ -170,6 +183,8 @@ class Runs:
 
 
 def _row(name: str, rounds: list[list[float]], ratio: Callable[[float, float], float]) -> str:
+    if any(math.isnan(seconds) for each in rounds for seconds in each):
+        raise SystemExit(f"benchmark_runs: {name}: a run did not say how long it took")
     ratios = [ratio(*each) for each in rounds]
     first, second = (statistics.median(times) for times in zip(*rounds, strict=True))
     return (
@@ -195,6 +210,12 @@ def main(words: list[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     if wrong := sorted(set(arguments.parts) - set(PARTS)):
         parser.error(f"no part {wrong[0]!r}; there are {', '.join(PARTS)}")
+    for case in arguments.cases:
+        size, _, length = case.partition(":")
+        if size not in ARCHITECTURES or not length.isdigit() or int(length) < 1:
+            parser.error(f"a case is SIZE:L with a size of {', '.join(ARCHITECTURES)}, not {case!r}")
+    if min(arguments.rounds, arguments.proteins, arguments.records) < 1:
+        parser.error("--rounds, --proteins and --records are 1 or more")
     with tempfile.TemporaryDirectory() as folder:
         runs = Runs(Path(folder), arguments)
         for part in arguments.parts or PARTS:

@@ -1,5 +1,6 @@
 """What each position is set to, against mutants made one by one, and whole runs of every kind of substitution."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from plmjac.interruption import Interrupted
 from plmjac.models import LanguageModel
 from plmjac.records import JacobianChunk, WorkItem
 from plmjac.store import open_store, verify
+from plmjac.store.reader import maps_are_completed
 from plmjac.substitutions import AllSubstitutions, MaskOnly, Subset, Substitutions
 
 Predict = Callable[..., int]
@@ -147,6 +149,8 @@ def test_a_run_stores_them_with_their_maps(
         assert np.array_equal(protein.array("letters"), letters)
         again = plmjac.contact_map(protein.completed)
         np.testing.assert_allclose(again, contacts, atol=2e-3 * np.abs(contacts).max())
+        with pytest.raises(ValueError, match="places among all 20"):
+            plmjac.contact_map(np.repeat(protein.jacobian[:, :1], 2, axis=1))
     assert open_store(store).attributes["substitutions"] == substitutions.identity()
     assert not any(damages for _, damages in verify(open_store(store), deep=True))
     assert (open_store(store)["b"].contacts == 0).all()
@@ -193,6 +197,41 @@ def test_killed_and_resumed_it_has_the_same_bytes(
     assert tree(tmp_path / "killed.zarr") == tree(tmp_path / "undisturbed.zarr")
 
 
+def test_a_store_of_before_rows_were_completed_is_read_as_such(predict: Predict, tmp_path: Path) -> None:
+    """It has letters, no `symmetrized`, and the map of its norms."""
+    store = tmp_path / "run.zarr"
+    fasta = tmp_path / "in.fasta"
+    fasta.write_text(f">a\n{SEQUENCE}\n")
+    subset = ("substitutions=subset", "substitutions.choose=random")
+    assert (
+        predict("+dataset=fasta", f"dataset.path={fasta}", "model=debug", "keep=[jacobian]", *subset, f"store={store}")
+        == 0
+    )
+    protein = open_store(store)["a"]
+    assert protein.completed.shape == (10, 20, 10, 20)
+    attributes = open_store(store).attributes
+    assert maps_are_completed(attributes)
+    earlier = {"substitutions": {**attributes["substitutions"]}}
+    del earlier["substitutions"]["symmetrized"]
+    assert not maps_are_completed(earlier) and not maps_are_completed({"kind": "recovery"})
+    read = dataclasses.replace(protein, is_completed=maps_are_completed(earlier))
+    assert np.array_equal(read.completed, protein.jacobian.astype(np.float32))
+
+
+def test_a_long_protein_is_completed_in_blocks(
+    predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of two rows and of all give the same map."""
+    fasta = tmp_path / "in.fasta"
+    fasta.write_text(f">a\n{SEQUENCE}\n")
+    arguments = ("+dataset=fasta", f"dataset.path={fasta}", "model=debug", "threads=1", "substitutions=subset")
+    assert predict(*arguments, f"store={tmp_path / 'whole.zarr'}") == 0
+    monkeypatch.setattr("plmjac.inference.writer.BLOCK_BYTES", 2 * 1600 * len(SEQUENCE))
+    assert predict(*arguments, f"store={tmp_path / 'blocks.zarr'}") == 0
+    whole, blocks = (open_store(tmp_path / f"{name}.zarr")["a"].contacts for name in ("whole", "blocks"))
+    np.testing.assert_allclose(blocks, whole, atol=1e-6 * np.abs(whole).max())
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -202,6 +241,7 @@ def test_killed_and_resumed_it_has_the_same_bytes(
         (("substitutions=subset", "substitutions.choose=PPGD"), "twice"),
         (("substitutions=subset", "substitutions.k=20"), "less than or equal to 19"),
         (("substitutions=mask", "+substitutions.k=3"), "no key"),
+        (("substitutions=none", "keep=[contact_head]", "model.compiled=true"), "no effect where contact_head"),
     ],
 )
 def test_mistakes_are_named(predict: Predict, overrides: tuple[str, ...], message: str) -> None:

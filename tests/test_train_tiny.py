@@ -156,7 +156,7 @@ def test_a_lesson_is_the_conditional_of_the_field(folder: Path, tmp_path: Path) 
     taught = teacher.Teacher(corpus.families, tmp_path / "teacher")
     for step in (0, 1):
         batch, drawn = corpus.batch(step, 0.2), corpus.drawn(step)
-        lesson = taught.lesson(batch, drawn, np.random.default_rng(0))
+        lesson = taught.lesson(batch, drawn, corpus.families, np.random.default_rng(0))
         assert len(lesson.places) > 50 and lesson.wanted.sum(dim=1).allclose(torch.ones(len(lesson.places)))
         for place, wanted, seen in zip(*lesson, strict=True):
             row, column = divmod(int(place), batch.clean.shape[1])
@@ -172,6 +172,35 @@ def test_a_lesson_is_the_conditional_of_the_field(folder: Path, tmp_path: Path) 
             if shown != data.MASK_TOKEN:
                 logits[shown - 4] = -torch.inf
             torch.testing.assert_close(wanted.double(), logits.softmax(dim=0)[:20], atol=1e-5, rtol=1e-4)
+
+
+def test_a_lesson_has_one_size_whatever_was_drawn(folder: Path, tmp_path: Path) -> None:
+    """Three sequences of two families: one step has two of the first, the next two of the second."""
+    corpus = training.corpus_of(folder, _settings(batch_size=3))
+    taught = teacher.Teacher(corpus.families, tmp_path / "teacher")
+    sizes = set()
+    for step in range(4):
+        given = (corpus.batch(step), corpus.drawn(step), corpus.families)
+        sizes.add(len(taught.lesson(*given, np.random.default_rng(step)).places))
+    assert len(sizes) == 1 and {len({f.name for f in corpus.drawn(step)}) for step in range(4)} == {2}
+
+
+def test_a_field_of_other_sequences_is_not_taken(folder: Path, tmp_path: Path) -> None:
+    (family,) = data.load_families(folder, ["FAM1"])
+    other = data.Family("FAM1", "S_A", "", family.train[::-1, ::-1].copy(), family.held_out)
+    first = teacher.Teacher([family], tmp_path).fields["FAM1"]
+    assert torch.equal(teacher.Teacher([family], tmp_path).fields["FAM1"][1], first[1])
+    assert not torch.equal(teacher.Teacher([other], tmp_path).fields["FAM1"][1], first[1])
+
+
+def test_the_end_of_the_teacher_is_not_changed_once_it_is_past(folder: Path, tmp_path: Path) -> None:
+    _train(folder, tmp_path / "a", steps=6, teacher_steps=4)
+    for changed in (5, 8):
+        with pytest.raises(SystemExit, match="teacher_steps"):
+            _train(folder, tmp_path / "a", steps=8, teacher_steps=changed)
+    _train(folder, tmp_path / "b", steps=2, teacher_steps=4, decay_steps=0)
+    whole = _train(folder, tmp_path / "c", steps=6, teacher_steps=3)
+    assert _train(folder, tmp_path / "b", steps=6, teacher_steps=3) == whole
 
 
 def test_held_out_sequences_teach_nothing(folder: Path, tmp_path: Path) -> None:

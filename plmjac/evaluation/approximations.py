@@ -155,7 +155,7 @@ def _costs(table: pd.DataFrame, stores: tuple[Store, ...], settings: Settings) -
         kind, total = _substitutions(store), made["forwards"].sum()
         row = {
             "store": store.name,
-            "substitutions": " ".join(str(value) for value in kind.identity().values()),
+            "substitutions": _label(store),
             "proteins": len(made),
             "per_residue": kind.forwards_per_residue,
             "fewer": full[made.index].sum() / total if total else np.nan,
@@ -165,6 +165,14 @@ def _costs(table: pd.DataFrame, stores: tuple[Store, ...], settings: Settings) -
             row |= {str(name): found["mean"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _label(store: Store) -> str:
+    """The substitutions in a word or three; where the map was made the way of earlier stores, that as well."""
+    told = dict(store.opened.attributes["substitutions"])
+    earlier = told["name"] == "subset" and "symmetrized" not in told
+    told.pop("symmetrized", None)
+    return " ".join(str(value) for value in told.values()) + (" (norms symmetrized)" if earlier else "")
 
 
 def _title(reference: Store, settings: Settings) -> str:

@@ -67,6 +67,8 @@ def fastest(
     protein = torch.randint(20, (LENGTH,), generator=torch.Generator().manual_seed(0))
     positions, letters = substitutions(protein, 0, LENGTH, all_letters(LENGTH))
     rates: dict[int, float] = {}
+    # The first forward may have to be compiled, which says nothing about any size.
+    logits(mutants(protein, positions[:2], letters[:2]).to(device))
     began = time.monotonic()
     for size in candidates:
         count = mutants_per_forward(LENGTH, size)

@@ -13,13 +13,13 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
-from plmjac.alphabet import encode
+from plmjac.alphabet import NUM_AMINO_ACIDS, encode
 from plmjac.inference.background import Background, HostArray, to_host
 from plmjac.inference.datamodule import PlanDataModule
 from plmjac.inference.module import JacobianModule
 from plmjac.inference.step import is_fatal
 from plmjac.interruption import Interrupted
-from plmjac.jacobian import Reduction, among_all, representation_map
+from plmjac.jacobian import BLOCK_BYTES, Reduction, among_all, representation_map
 from plmjac.records import Failure, JacobianChunk, WorkItem
 from plmjac.store import PendingProtein, SavedRows, StoreWriter
 from plmjac.workplan import rows_per_chunk_for
@@ -112,15 +112,22 @@ class ChunkWriter(BasePredictionWriter):
         item = chunk.item
         if item.is_first:
             self._letters = chunk.readouts.get("letters")
-        rows = chunk.rows
-        if self._letters is not None:
-            tokens = torch.from_numpy(encode(item.sequence[item.start : item.stop])).to(rows.device)
-            rows = among_all(rows, self._letters[item.start : item.stop], tokens)
+        length, letters = len(item.sequence), self._letters
         if item.is_first:
-            shape = (len(item.sequence), *rows.shape[1:])
-            self._reduction = Reduction(rows if item.is_last else rows.new_empty(shape))
+            whole = item.is_last and letters is None
+            number = chunk.rows.shape[1] if letters is None else NUM_AMINO_ACIDS
+            shape = (length, number, *chunk.rows.shape[2:])
+            self._reduction = Reduction(chunk.rows if whole else chunk.rows.new_empty(shape))
         assert self._reduction is not None
-        self._reduction.add(item.start, rows)
+        if letters is None:
+            self._reduction.add(item.start, chunk.rows)
+            return
+        tokens = torch.from_numpy(encode(item.sequence)).to(chunk.rows.device)
+        step = max(1, BLOCK_BYTES // (4 * NUM_AMINO_ACIDS**2 * length))
+        for start in range(item.start, item.stop, step):
+            stop = min(start + step, item.stop)
+            rows = chunk.rows[start - item.start : stop - item.start]
+            self._reduction.add(start, among_all(rows, letters[start:stop], tokens[start:stop]))
 
     def _gather(self, item: WorkItem, strength: Tensor) -> None:
         if item.is_first:

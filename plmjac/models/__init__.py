@@ -9,7 +9,6 @@ is another adapter that implements `LanguageModel`.
 
 import difflib
 import importlib.resources
-import importlib.util
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -97,18 +96,14 @@ def _adapter(*, fast: bool, compiled: bool, precision: Precision) -> "Callable[.
 
 
 def _check_compiler(device: torch.device) -> None:
-    """torch.compile looks for its compiler at the first forward, where one that is missing would fail every protein."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
+    """Compile something small: a compiler that is missing or broken would otherwise fail every protein, one by one."""
+    small = torch.ones(2, device=device)
     try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler as error:
-        raise ValueError(
-            "compiled=true needs a C++ compiler and there is none; install g++, or leave it out"
-        ) from error
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        raise ValueError("compiled=true needs Triton on a GPU and there is none: pip install triton or drop it")
+        torch.compile(torch.square, fullgraph=True)(small)
+    except Exception as error:  # whatever Inductor, Triton and the compilers raise
+        said = (str(error).strip() or repr(error)).splitlines()[0]
+        needs = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler"
+        raise ValueError(f"compiled=true needs {needs}; torch.compile does not work here: {said}") from error
 
 
 def resolve_precision(precision: str | None, device: str, *, fast: bool = True) -> Precision:

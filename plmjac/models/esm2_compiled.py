@@ -1,12 +1,14 @@
 """`Esm2Fast` with its layers compiled by torch.compile: norms, rotation, GELU and residual sums in few fused kernels.
 
 Meant for GPUs, where these read and write more memory than the matrix products do; needs a C++ compiler on a CPU and
-Triton on a GPU, and some tens of seconds before the first forward. One compilation serves all layers, lengths and
-batch sizes. What it gives up: the first layer's table of projections, and anything gained where attention maps are read
-out, which stay with `Esm2Fast`.
+Triton on a GPU, and some tens of seconds before the first forward. Two compilations, for one sequence and for several,
+serve all layers and lengths. What it gives up: the first layer's table of projections, and anything gained where
+attention maps are read out, which stay with `Esm2Fast`. (Where they are read with the wild type, its logits are rounded
+as there: by one number for all mutants, which centering takes out.)
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -50,7 +52,7 @@ class Esm2Compiled(Esm2Fast):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         # Unwrapped of the checks of shapes that tests put around it, which cannot be compiled.
-        self._step = torch.compile(inspect.unwrap(layer_step))
+        self._step: Callable[..., Tensor] = torch.compile(inspect.unwrap(layer_step))
 
     def _without_maps(
         self,
@@ -61,11 +63,9 @@ class Esm2Compiled(Esm2Fast):
     ) -> None:
         cos, sin = turn[:, 0, 0].real.contiguous(), turn[:, 0, 0].imag.contiguous()
         batch, length, _ = x.shape
-        size = max(2, CPU_TOKENS // length) if x.device.type == "cpu" else batch
+        size = max(1, CPU_TOKENS // length) if x.device.type == "cpu" else batch
         for at in range(0, batch, size):
-            block = x[at : at + size]
-            # A batch of one would be compiled once more, for itself alone.
-            hidden = block.repeat(2, 1, 1) if len(block) == 1 else block
+            block = hidden = x[at : at + size]
             for tensor, sizes in ((hidden, (0, 1)), (cos, (0,)), (sin, (0,))):
                 for axis in sizes:
                     torch._dynamo.maybe_mark_dynamic(tensor, axis)
@@ -75,4 +75,4 @@ class Esm2Compiled(Esm2Fast):
                     hidden, cos, sin, (layer.qkv_weight, layer.qkv_bias), (layer.out_weight, layer.out_bias),
                     (layer.up_weight, layer.up_bias), (layer.down_weight, layer.down_bias), layer.eps,
                 )  # fmt: skip
-            block.copy_(hidden[: len(block)])
+            block.copy_(hidden)

@@ -31,6 +31,8 @@ class StoredProtein:
     id: str
     sequence: str
     chains: Chains | None = None
+    is_completed: bool = False
+    """Whether the contact map is that of `completed` rows, as in stores of fewer amino acids since 2026-11-24."""
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -69,7 +71,7 @@ class StoredProtein:
     def completed(self) -> Float[np.ndarray, "L A L 20"]:
         """The Jacobian in float32 as the contact map was made from it: fewer amino acids in their places among all."""
         jacobian = self.jacobian.astype(np.float32)
-        if self.letters is None:
+        if self.letters is None or not self.is_completed:
             return jacobian
         import torch  # not needed to read what is there, and slow to import
 
@@ -201,7 +203,9 @@ class JacobianStore:
         attributes = read_group_document(folder / "zarr.json")
         if (attributes.get("sequence"), chains_of(attributes)) != row.input:
             raise CorruptStoreError(f"{folder} holds another sequence than the manifest says; run plmjac.verify")
-        return StoredProtein(folder, identifier, row.sequence, Chains.parse(row.chains))
+        return StoredProtein(
+            folder, identifier, row.sequence, Chains.parse(row.chains), maps_are_completed(self.attributes)
+        )
 
     def __contains__(self, identifier: object) -> bool:
         row = self._row_of.get(identifier) if isinstance(identifier, str) else None
@@ -221,6 +225,11 @@ class JacobianStore:
 def open_store(path: str | Path) -> JacobianStore:
     """Open a store for reading. Raises StoreError where there is none, or one of another format version."""
     return JacobianStore(path)
+
+
+def maps_are_completed(attributes: dict[str, Any]) -> bool:
+    """Whether a store with these attributes made its contact maps of completed rows (docs/format.md)."""
+    return "symmetrized" in attributes.get("substitutions", {})
 
 
 def chains_of(attributes: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ import torch
 from plmjac.jacobian import contact_map
 from plmjac.segments import recoveries
 from plmjac.store.layout import MANIFEST, PROTEINS, CorruptStoreError, StoreError, file_digest, read_group_document
-from plmjac.store.reader import JacobianStore, StoredProtein, chains_of
+from plmjac.store.reader import JacobianStore, StoredProtein, chains_of, maps_are_completed
 from plmjac.workplan import ManifestRow
 
 CONTACT_TOLERANCE = 5e-3
@@ -81,7 +81,8 @@ def _problems(store: JacobianStore, key: str, row: ManifestRow | None, deep: boo
     problems += [f"{name} was to be kept and is not there" for name in sorted(missing)]
     if deep and not problems:
         check = _recovery_disagreements if is_recovery else _disagreements
-        problems += check(StoredProtein(folder, attributes["id"], sequence))
+        completed = maps_are_completed(store.attributes)
+        problems += check(StoredProtein(folder, attributes["id"], sequence, is_completed=completed))
     return problems
 
 

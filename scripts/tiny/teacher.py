@@ -6,6 +6,7 @@ used, and no sequence that is held out. What it gives up: while it teaches, the 
 language modelling alone; the last part of training has no teacher.
 """
 
+import hashlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -54,8 +55,12 @@ class Teacher:
         fed = F.embedding_bag(rows, pairs.reshape(length * NUM_STATES, -1), mode="sum")
         return (fed.view(len(states), length, NUM_STATES) + fields)[..., :NUM_AMINO_ACIDS]
 
-    def lesson(self, batch: Batch, drawn: list[Family], rng: np.random.Generator) -> Lesson:
-        """What the fields expect at the residues of a batch, masked or seen, of the families `drawn`."""
+    def lesson(self, batch: Batch, drawn: list[Family], group: list[Family], rng: np.random.Generator) -> Lesson:
+        """What the fields expect at the residues of a batch, masked or seen.
+
+        `drawn` are the families of its sequences, `group` those that they are drawn from: the number of places depends
+        on the group only, for the compiler's sake.
+        """
         expected = torch.zeros(*batch.clean.shape, NUM_AMINO_ACIDS)
         for family in {member.name: member for member in drawn}.values():
             rows = torch.tensor([row for row, member in enumerate(drawn) if member.name == family.name])
@@ -63,9 +68,9 @@ class Teacher:
             states = torch.where(inside == GAP_TOKEN, GAP, inside - FIRST_AMINO_ACID)
             expected[rows, 1 : family.train.shape[1] + 1] = self.conditionals(family.name, states)
         residues = torch.from_numpy(rng.permutation(np.flatnonzero(_is_residue(batch.clean).numpy())))
-        share = np.mean([(member.train != GAP_TOKEN).sum() / len(member.train) for member in drawn])
+        share = np.mean([(member.train != GAP_TOKEN).sum() / len(member.train) for member in group])
         number = int(FILLED * share * len(drawn))
-        places = residues.repeat(1 + number // len(residues))[:number]  # one number for all batches: one compilation
+        places = residues.repeat(1 + number // len(residues))[:number]
         tokens = batch.tokens.view(-1)[places]
         seen = _is_residue(tokens)[:, None] & (tokens[:, None] - FIRST_AMINO_ACID == torch.arange(NUM_AMINO_ACIDS))
         logits = expected.view(-1, NUM_AMINO_ACIDS)[places].masked_fill(seen, -torch.inf)
@@ -77,12 +82,15 @@ def _is_residue(tokens: Int64[Tensor, "*B"]) -> Bool[Tensor, "*B"]:
 
 
 def _field(family: Family, path: Path) -> tuple[Float[Tensor, "L 21"], Float[Tensor, "L 21 L 21"]]:
-    """Fields and couplings; kept, since a run that goes on must be taught the same to the last bit."""
-    if not path.exists():
-        tokens = family.train[:MAX_SEQUENCES]
-        states = np.where(tokens == GAP_TOKEN, GAP, tokens - FIRST_AMINO_ACID).astype(np.int8)
-        field = fit_pseudolikelihood(states, sequence_weights(states))
-        torch.save((field.fields, field.pairs), path.with_suffix(".part"))
-        os.replace(path.with_suffix(".part"), path)
-    fields, pairs = torch.load(path, weights_only=True)
-    return fields, pairs
+    """Fields and couplings; kept with a digest of the sequences, since a run that goes on must be taught the same."""
+    tokens = family.train[:MAX_SEQUENCES]
+    digest = hashlib.sha256(np.ascontiguousarray(tokens).tobytes()).hexdigest()
+    if path.exists():
+        kept = torch.load(path, weights_only=True)
+        if kept["digest"] == digest:
+            return kept["fields"], kept["pairs"]
+    states = np.where(tokens == GAP_TOKEN, GAP, tokens - FIRST_AMINO_ACID).astype(np.int8)
+    field = fit_pseudolikelihood(states, sequence_weights(states))
+    torch.save({"digest": digest, "fields": field.fields, "pairs": field.pairs}, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+    return field.fields, field.pairs

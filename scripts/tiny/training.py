@@ -52,10 +52,11 @@ class Settings:
     adam_lr: float
     weight_decay: float
     column_weight: float
-    teacher_weight: float
-    teacher_steps: int
-    mutation_rate: float
     seed: int
+    teacher_weight: float = 0.0
+    teacher_steps: int = 0
+    mutation_rate: float = 0.0
+    """The last three as they were before there was a teacher, for checkpoints of then."""
 
 
 class Steps(IterableDataset[tuple[Batch, Lesson | None]]):
@@ -71,7 +72,8 @@ class Steps(IterableDataset[tuple[Batch, Lesson | None]]):
                 continue
             batch = self.corpus.batch(step, self.settings.mutation_rate)
             rng = np.random.default_rng((self.settings.seed, step, 1))
-            yield batch, self.teacher.lesson(batch, self.corpus.drawn(step), rng)
+            group = self.corpus.groups[step % len(self.corpus.groups)]
+            yield batch, self.teacher.lesson(batch, self.corpus.drawn(step), group, rng)
 
 
 class TinyModule(pl.LightningModule):
@@ -183,8 +185,8 @@ def corpus_of(folder: Path, settings: Settings) -> Corpus:
 def train(folder: Path, out: Path, settings: Settings, *, every: int = 200, compiled: bool = True) -> None:
     """Train to `settings.steps`, going on from `out/last.ckpt` where there is one.
 
-    `ADJUSTABLE` settings may differ from those of the checkpoint (those of both are kept); any other difference ends
-    the program, for the curve would be that of no settings at all.
+    `ADJUSTABLE` settings may differ from those of the checkpoint; any other difference ends the program, for the curve
+    would be that of no settings at all. So does an end of the teacher that is changed once one of the two is past.
     """
     out.mkdir(parents=True, exist_ok=True)
     corpus = corpus_of(folder, settings)
@@ -194,7 +196,10 @@ def train(folder: Path, out: Path, settings: Settings, *, every: int = 200, comp
         checkpoint = load_checkpoint(last)
         start = int(checkpoint["global_step"])
         then, now = checkpoint["settings"], asdict(settings)
-        changed = {key for key in then.keys() | now.keys() if then.get(key) != now.get(key)} - ADJUSTABLE
+        then = asdict(Settings(**then))
+        changed = {key for key in now if then[key] != now[key]} - ADJUSTABLE
+        if then["teacher_steps"] != now["teacher_steps"] and min(then["teacher_steps"], now["teacher_steps"]) < start:
+            changed.add("teacher_steps")
         if changed:
             raise SystemExit(f"train_tiny: {last} was made with other {', '.join(sorted(changed))}; take another --out")
     if start >= settings.steps:

@@ -190,10 +190,27 @@ def test_no_attention_map_is_formed_for_logits(monkeypatch: pytest.MonkeyPatch) 
     assert model.logits(random_tokens(2, 9, "none")).shape == (2, 9, NUM_AMINO_ACIDS)
 
 
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_step_that_is_compiled_is_that_of_the_fast_layer(
+    size: Architecture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uncompiled; with a gap in the residue index as well, and the representation."""
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    given: dict[str, Any] = {"name": "x", "architecture": size, "tensors": gentle(size), "weights_sha256": ""}
+    fast, compiled = Esm2Fast(**given), Esm2Compiled(**given)
+    positions = torch.tensor([0, 1, 2, 103, 104, 105, 106])
+    for masks, where in (("none", None), ("some", positions)):
+        tokens = random_tokens(5, 7, masks)
+        expected = fast.read(tokens, ["logits", "representation"], where)
+        found = compiled.read(tokens, ["logits", "representation"], where)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_compiled_equals_fast_with_one_compilation(precision: str) -> None:
-    """Any batch, length and mask, a batch of one among them; and no attention map is touched by it."""
+def test_compiled_equals_fast_with_two_compilations(precision: str) -> None:
+    """Any batch, length and mask: one compilation for a single sequence, one for several."""
     given: dict[str, Any] = {
         "name": "x", "architecture": SIZES[0], "tensors": gentle(SIZES[0]), "weights_sha256": "", "precision": precision
     }  # fmt: skip
@@ -212,17 +229,16 @@ def test_compiled_equals_fast_with_one_compilation(precision: str) -> None:
         expected, found = fast.logits(tokens), compiled.logits(tokens)
         tolerance = 1e-4 if precision == "fp32" else 0.02 * float(expected.std())
         torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
-    assert counters["stats"]["unique_graphs"] == 1
-    tokens = random_tokens(2, 9, "none")
-    readouts = ["logits", "contact_head", "attention", "representation"]
-    for name, value in fast.read(tokens, readouts).items():
-        torch.testing.assert_close(compiled.read(tokens, readouts)[name], value, atol=1e-4, rtol=1e-4)
+    assert counters["stats"]["unique_graphs"] == 2
 
 
 def test_compiled_is_refused_where_it_has_no_effect_or_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="fast=true"):
         load_model("debug", fast=False, compiled=True)
-    monkeypatch.setenv("CXX", "no_such_compiler")
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no_such_compiler",))
-    with pytest.raises(ValueError, match=r"C\+\+ compiler"):
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no compiler\nand a trace")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: broken)
+    with pytest.raises(ValueError, match=r"C\+\+ compiler; torch.compile does not work here: no compiler$"):
         load_model("debug", compiled=True)
