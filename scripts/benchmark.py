@@ -95,7 +95,8 @@ class Contenders:
     def _logits(self, kind: str) -> Callable[[Tensor], Tensor]:
         if kind == "transformers":
             return self.transformers
-        return {"fast": self.fast, "compiled": self.compiled, "plain": self.plain}[kind].logits
+        ours = {"fast": self.fast, "compiled": self.compiled}
+        return ours.get(kind, self.plain).logits
 
     def reduce(self, kind: str, jacobian: Tensor | np.ndarray) -> np.ndarray:
         """From the Jacobian to the contact map on the host; the Jacobian may be overwritten."""
