@@ -185,6 +185,8 @@ class Runs:
 def _row(name: str, rounds: list[list[float]], ratio: Callable[[float, float], float]) -> str:
     if any(math.isnan(seconds) for each in rounds for seconds in each):
         raise SystemExit(f"benchmark_runs: {name}: a run did not say how long it took")
+    if min(seconds for each in rounds for seconds in each) <= 0:
+        raise SystemExit(f"benchmark_runs: {name}: a run of under 0.1 s cannot be timed; take longer proteins or more")
     ratios = [ratio(*each) for each in rounds]
     first, second = (statistics.median(times) for times in zip(*rounds, strict=True))
     return (
