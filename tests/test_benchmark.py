@@ -74,7 +74,7 @@ def test_whole_runs_are_timed_by_what_they_print(tmp_path: Path, capsys: pytest.
     benchmark_runs.main(["writer", "--cases", "debug:64", "--proteins", "3", "--rounds", "1", "--threads", "1"])
     row = capsys.readouterr().out.splitlines()[-1]
     assert row.startswith("| debug, 3 x L = 64 | ") and "nan" not in row
-    with pytest.raises(SystemExit, match="under 0.1 s"):
+    with pytest.raises(SystemExit, match="cannot be timed"):
         benchmark_runs._row("n", [[1.0, 0.0]], lambda one, two: two / one)
     rounds = [[1.0, 2.0], [2.0, 3.0], [1.0, 4.0]]
     assert benchmark_runs._row("n", rounds, lambda one, two: two / one) == "| n | 1.0 | 3.0 | 2.00 (1.50 to 4.00) |"

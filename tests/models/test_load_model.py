@@ -84,7 +84,8 @@ def test_every_model_has_a_configuration_file() -> None:
     assert {path.stem for path in CONF.glob("*.yaml")} == set(MODELS)
     for path in CONF.glob("*.yaml"):
         content = yaml.safe_load(path.read_text())
-        keys = {"tiny": set(), "debug": {"seed"}}.get(path.stem, {"checkpoint"}) | {"name", "fast", "compiled", "precision"}
+        own = {"tiny": set(), "debug": {"seed"}}.get(path.stem, {"checkpoint"})
+        keys = own | {"name", "fast", "compiled", "precision"}
         assert content["name"] == path.stem and set(content) == keys
         assert content.get("checkpoint") is None
 
