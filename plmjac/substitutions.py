@@ -90,8 +90,8 @@ class Subset(BaseModel):
 
     `choose` is one of `RULES`: drawn at random by position, sequence and seed, or the most or least likely ones by the
     wild type's logits, the residue itself left out; or it is the letters themselves, the same at every position (where
-    the residue is one of them its row is zero and is not run). For the contact map the
-    other letters have the mean of these rows (`jacobian.among_all`).
+    the residue is one of them its row is zero and is not run). For the contact map the other
+    letters have the mean of these rows (`jacobian.among_all`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
