@@ -1,7 +1,8 @@
 """Forecast a run: `python -m plmjac.plan +dataset=pdb model=esm2_650m ...`, the arguments of predict, nothing is run.
 
-Hours are forecast from this machine's own measured matrix-product rate, and beside it for the usual GPUs at the share
-of their peak that is stated; they are orders of magnitude, not promises.
+Hours are forecast from this machine's own measured matrix-product rate, and beside it for the usual GPUs, in the
+precision that the run would have there, at the share of their peak that is stated; they are orders of magnitude, not
+promises. Memory is added up tensor by tensor (`plmjac.inference.memory`).
 """
 
 import logging
@@ -10,22 +11,26 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from plmjac.alphabet import NUM_AMINO_ACIDS
 from plmjac.config import DONE, Config, UsageError, run
 from plmjac.predict import build_dataset
 from plmjac.predict_settings import PredictConfig, parse_predict
 
 if TYPE_CHECKING:
-    from plmjac.models import Architecture
+    from plmjac.models import Architecture, Precision
     from plmjac.workplan import ManifestRow
 
 log = logging.getLogger("plmjac.plan")
 
-GPU_FLOPS = {"A100 in float32 (TF32 off)": 19.5e12, "H100 or H200 in float32 (TF32 off)": 60e12}
-"""Peak rates of the makers' data sheets, without tensor cores: what the plain float32 path can use."""
-GPU_SHARE = 0.5
+GPU_FLOPS = {
+    "fp32": {"A100": 19.5e12, "H100 or H200": 60e12},
+    "tf32": {"A100": 156e12, "H100 or H200": 494e12},
+    "fp16": {"A100": 312e12, "H100 or H200": 989e12},
+}
+"""Peak rates of the makers' data sheets: without tensor cores (fp32), and with them and without sparsity."""
+GPU_SHARE = {"fp32": 0.5, "tf32": 0.3, "fp16": 0.3}
+"""A guess: published codes for this workload reach 0.1 to 0.4 with tensor cores."""
 CPU_SHARE = 0.5
 
 
@@ -105,23 +110,48 @@ def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture
         f"time      {duration(total / rate)} on this machine's CPU at {rate / 1e9:.0f} GFLOP/s (half of what its matrix"
     )
     print("          products were just measured to do; small models are slower than this, by their overhead)")
-    for name, peak in GPU_FLOPS.items():
-        print(f"          {duration(total / (peak * GPU_SHARE))} on one {name}, at half its peak")
+    precision, share = _precision(settings, "cuda"), GPU_SHARE[_precision(settings, "cuda")]
+    for name, peak in GPU_FLOPS[precision].items():
+        print(f"          {duration(total / (peak * share))} on one {name} in {precision}, at {share:.0%} of its peak")
     print(f"store     about {size(work.stored)}, uncompressed")
-    print(f"memory    {work.memory}, besides model and forward")
+    print(f"memory    {work.memory}")
 
 
 def _jacobian_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> _Work:
+    from plmjac.inference.batch_size import CANDIDATES
+    from plmjac.inference.memory import Forward, forecast
     from plmjac.workplan import forwards
 
     lengths, letters = [row.length for row in rows], settings.substitutions.num_letters
-    reduced = NUM_AMINO_ACIDS if settings.substitutions.keeps_letters else letters
+    kind = _kind(settings)
+    max_tokens = settings.max_tokens or max(CANDIDATES[kind])
+    forward = Forward(architecture, settings.model.fast, _precision(settings, kind), kind)
+    memory = forecast(forward, max(lengths), settings.substitutions, settings.keep, max_tokens, settings.rows_per_chunk)
     return _Work(
         [forwards(length, settings.substitutions.forwards_per_residue) for length in lengths],
         "",
         sum(stored_bytes(length, settings.keep, letters, architecture) for length in lengths),
-        f"{size(80 * reduced * max(lengths) ** 2)} for the Jacobian of the longest protein",
+        f"{size(memory.peak)} of {'each GPU' if kind == 'cuda' else 'each process'}, libraries apart; in it the "
+        f"weights {size(memory.weights)}, a forward of\n          {max_tokens:,} tokens"
+        f"{'' if settings.max_tokens else ', the most that is tried,'} {size(memory.forward)}, "
+        f"the longest protein's Jacobian {size(memory.jacobian)}",
     )
+
+
+def _kind(settings: PredictConfig) -> Literal["cpu", "cuda"]:
+    """The device that the run is meant for: with trainer=gpu one that need not be in this machine."""
+    from plmjac.inference.device import device_kind
+
+    return "cuda" if settings.trainer.accelerator == "gpu" else device_kind(settings.trainer)
+
+
+def _precision(settings: PredictConfig, kind: Literal["cpu", "cuda"]) -> "Precision":
+    from plmjac.models import resolve_precision
+
+    try:
+        return resolve_precision(settings.model.precision, kind, fast=settings.model.fast)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> _Work:
@@ -136,10 +166,10 @@ def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, architect
         [recovery.forwards_of(row.length, number) for row, number in zip(rows, contexts, strict=True)],
         " exactly" if recovery.is_exact else " at most: segments are chosen by contacts that are not known yet",
         sum(recovery.stored_bytes(row.length, number) for row, number in zip(rows, contexts, strict=True)),
-        f"{size(1600 * longest**2)} for the Jacobian of the longest protein"
+        f"{size(1600 * longest**2)} for the Jacobian of the longest protein, besides model and forward"
         if recovery.readout == "jacobian"
         else f"{size(max(recovery.stored_bytes(row.length, n) for row, n in zip(rows, contexts, strict=True)))} "
-        "for the contexts of one protein",
+        "for the contexts of one protein, besides model and forward",
     )
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -146,11 +147,16 @@ def build_dataset(settings: PredictConfig) -> "Dataset":
 
 
 def _model(settings: PredictConfig) -> "LanguageModel":
-    """The model that the configuration names, on the CPU (Lightning moves it), able to give what is to be kept."""
+    """The model that the configuration names, able to give what is to be kept.
+
+    On the CPU, from where Lightning moves it; if it is to be compiled, on the device that it is compiled for.
+    """
+    from plmjac.inference.device import local_device
     from plmjac.models import load_model
 
     try:
-        model = load_model(**{**settings.model.model_dump(), "precision": _precision(settings)})
+        device = local_device(settings.trainer) if settings.model.compiled else "cpu"
+        model = load_model(**{**settings.model.model_dump(), "precision": _precision(settings), "device": device})
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     if settings.recovery is not None:
@@ -315,8 +321,14 @@ def main() -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         interruption.end(f"stopped: {error}. Nothing is lost; make room and run the same command again to resume")
-    if under_torchrun():
-        # Tearing down a process group at exit, with peers that come and go, can abort a process whose work is done.
+    except Exception:
+        if is_only_rank():
+            raise
+        traceback.print_exc()
+        code = 1
+    if not is_only_rank():
+        # Tearing down a process group at exit, with peers that come and go, can abort a process whose work is done, and
+        # with NCCL hang one that failed.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

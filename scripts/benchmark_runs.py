@@ -4,7 +4,8 @@
     python scripts/benchmark_runs.py writer scaling --device cuda --cases 150m:256 650m:256 --proteins 8
 
 - *writer*: seconds with keep=[contacts,jacobian] over seconds with keep=[contacts], rounds alternating.
-- *scaling*: seconds of one process over those of two under torchrun, one thread (or one GPU) each.
+- *scaling*: seconds of one process over those of two under torchrun, one thread (or one GPU) each; and over those of
+  two separate runs of half the proteins, which is what the machine itself allows.
 - *memory*: peak resident memory of a run of 200 and of 2,000 small proteins (model=debug).
 - *resume*: `predict` on a store of 20,000 proteins that has them all, and `plan` of the same records.
 
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +43,10 @@ class Ran:
     peak: int
 
 
-def ran(*words: str, threads: int, processes: int = 1) -> Ran:
+def ran(*words: str, threads: int, processes: int = 1, **variables: str) -> Ran:
     """Run a module of plmjac to its end; SystemExit with what it said if it fails."""
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] * (processes > 1)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **variables}
     began = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
         child = subprocess.Popen([sys.executable, *start, *words], env=environment, stdout=said, stderr=said)
@@ -100,12 +102,14 @@ class Runs:
         self.folder, self.arguments = folder, arguments
         self._count = 0
 
-    def predict(self, fasta: Path, *keys: str, threads: int, processes: int = 1, store: Path | None = None) -> Ran:
-        """A run into a store of its own, unless one is given."""
+    def predict(
+        self, fasta: Path, *keys: str, threads: int, processes: int = 1, store: Path | None = None, **variables: str
+    ) -> Ran:
+        """A run into a store of its own, unless one is given, with these environment variables."""
         self._count += 1
         store = store or self.folder / f"{self._count}.zarr"
         words = ["-m", "plmjac.predict", "+dataset=fasta", f"dataset.path={fasta}", f"store={store}", *keys]
-        return ran(*words, threads=threads, processes=processes)
+        return ran(*words, threads=threads, processes=processes, **variables)
 
     def cases(self) -> list[tuple[str, Path, list[str]]]:
         """Name, proteins and keys of each size and length."""
@@ -117,7 +121,9 @@ class Runs:
             keys = ["model=debug"]
             if size != "debug":
                 keys = [f"model=esm2_{size}", f"model.checkpoint={checkpoint(size, self.folder)}"]
-            found.append((f"{size}, {number} x L = {length}", fasta, [*keys, "max_tokens=4096"]))
+            # On a GPU as many tokens a forward as are fastest, which is measured when a store is begun.
+            keys += ["max_tokens=4096"] * (self.arguments.device == "cpu")
+            found.append((f"{size}, {number} x L = {length}", fasta, keys))
         return found
 
     def writer(self) -> list[str]:
@@ -134,22 +140,38 @@ class Runs:
         return lines
 
     def scaling(self) -> list[str]:
-        """One process against two with as many threads each."""
+        """One process against two ranks with as many threads each, and what the machine itself gives two processes.
+
+        The latter is two separate runs side by side of half the proteins each, which know nothing of one another.
+        """
         device = "gpu" if self.arguments.device == "cuda" else "cpu"
-        lines = ["| run | one process, s | two processes, s | ratio (range) |", "|---|---|---|---|"]
+        lines = ["| run | one process, s | two ranks, s | ratio (range) |", "|---|---|---|---|"]
         for name, fasta, keys in self.cases()[:1]:
-            rounds = [
-                [
-                    self.predict(fasta, *keys, f"trainer={device}", "threads=1", threads=1).loop,
-                    self.predict(
-                        fasta, *keys, "trainer=ddp", f"trainer.accelerator={device}", "threads=1", threads=1,
-                        processes=2,
-                    ).loop,
-                ]
-                for _ in range(self.arguments.rounds)
-            ]  # fmt: skip
-            lines.append(_row(name, rounds, lambda one, two: one / two))
+            alone = (*keys, f"trainer={device}", "threads=1")
+            rounds = []
+            for _ in range(self.arguments.rounds):
+                one = self.predict(fasta, *alone, threads=1).loop
+                two = self.predict(
+                    fasta, *keys, "trainer=ddp", f"trainer.accelerator={device}", "threads=1", threads=1, processes=2
+                ).loop
+                rounds.append([one, two, self._side_by_side(fasta, *alone)])
+            lines.append(_row(name, [each[:2] for each in rounds], lambda one, two: one / two))
+            lines.append(_row(f"{name}, separate runs", [each[::2] for each in rounds], lambda one, two: one / two))
         return lines
+
+    def _side_by_side(self, fasta: Path, *keys: str) -> float:
+        """Seconds of the slower of two runs at the same time, each with every other protein."""
+        records = fasta.read_text(encoding="utf-8").split(">")[1:]
+        halves = [self.folder / f"half_{start}.fasta" for start in (0, 1)]
+        for start, half in enumerate(halves):
+            half.write_text("".join(f">{record}" for record in records[start::2]), encoding="utf-8")
+        stores = [self.folder / f"{half.stem}_{self._count}.zarr" for half in halves]
+        with ThreadPoolExecutor(2) as pool:
+            running = [
+                pool.submit(self.predict, half, *keys, threads=1, store=store, CUDA_VISIBLE_DEVICES=str(number))
+                for number, (half, store) in enumerate(zip(halves, stores, strict=True))
+            ]
+            return max(each.result().loop for each in running)
 
     def memory(self) -> list[str]:
         """Ten times as many proteins of the same lengths."""

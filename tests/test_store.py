@@ -225,6 +225,15 @@ def test_another_configuration_is_refused_with_the_keys_that_differ(path: Path) 
     assert create_or_check(path, IDENTITY, {"run": {"max_tokens": 7}})["run"] == {"max_tokens": 5}
 
 
+def test_a_store_that_lacks_a_key_is_said_to_be_of_an_earlier_version(path: Path) -> None:
+    newer = {**IDENTITY, "model": {**IDENTITY["model"], "symmetrized": "tensor"}}
+    with pytest.raises(StoreError, match=r"An earlier plmjac made it, which had no model\.symmetrized"):
+        create_or_check(path, newer, {})
+    with pytest.raises(StoreError) as refusal:  # another choice, which brings keys of its own
+        create_or_check(path, {**IDENTITY, "model": {"name": "other", "seed": 1}}, {})
+    assert "earlier" not in str(refusal.value)
+
+
 def test_what_is_not_a_store_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "photos").mkdir()

@@ -72,8 +72,9 @@ def to_host(tensor: Tensor) -> HostArray:
     if tensor.device.type != "cuda":
         array = tensor.numpy()
         return lambda: array
-    stream = _copy_stream(tensor.device)
-    stream.wait_stream(torch.cuda.current_stream(tensor.device))
+    device = tensor.device
+    stream = _copy_stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         host.copy_(tensor, non_blocking=True)
@@ -82,7 +83,8 @@ def to_host(tensor: Tensor) -> HostArray:
         arrived.record(stream)
 
     def wait() -> np.ndarray:
-        arrived.synchronize()
+        with torch.cuda.device(device):  # or every rank's writing thread would open a context on the first GPU
+            arrived.synchronize()
         return host.numpy()
 
     return wait

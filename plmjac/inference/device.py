@@ -25,6 +25,14 @@ def device_kind(config: TrainerSettings) -> Literal["cpu", "cuda"]:
     return "cpu"
 
 
+def local_device(config: TrainerSettings) -> str:
+    """The device of this process, as Lightning will choose it: each rank of a node has the GPU of its local rank."""
+    if device_kind(config) == "cpu":
+        return "cpu"
+    alone = not under_torchrun() and config.name != "slurm"
+    return f"cuda:{0 if alone else os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', '0'))}"
+
+
 def threads_per_rank() -> int:
     """CPU threads for each process: OMP_NUM_THREADS where the user has set it, else this node's cores shared out."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -71,14 +71,14 @@ class StepModule(LightningModule, Generic[Answer]):
                 length = len(batch.sequence)
                 if mutants_per_forward(length, self.max_tokens) == 1:
                     return failure(batch, error, f"out of memory with one sequence of {length} residues in a forward")
-                self.max_tokens //= 2
-                torch.cuda.empty_cache()
-                log.warning("%s: out of memory; going on with max_tokens=%d", batch.key, self.max_tokens)
             except Exception as error:
                 if is_fatal(error):
                     raise
                 told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
                 return failure(batch, error, told)
+            self.max_tokens //= 2
+            torch.cuda.empty_cache()  # only here, where no traceback holds the tensors any more
+            log.warning("%s: out of memory; going on with max_tokens=%d", batch.key, self.max_tokens)
 
 
 def is_fatal(error: BaseException) -> bool:

@@ -67,8 +67,7 @@ def _processes(config: TrainerSettings, kind: str) -> tuple[ClusterEnvironment, 
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // local
         _check_launcher(config, local, nodes, "torchrun")
-        if kind == "cuda" and local > torch.cuda.device_count():
-            raise LaunchError(f"torchrun started {local} processes, but there are {torch.cuda.device_count()} GPUs")
+        _check_devices(kind, local, "torchrun")
         return TorchElasticEnvironment(), local, nodes
     if config.name == "slurm":
         if "SLURM_PROCID" not in os.environ:
@@ -76,6 +75,7 @@ def _processes(config: TrainerSettings, kind: str) -> tuple[ClusterEnvironment, 
         nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", os.environ.get("SLURM_JOB_NUM_NODES", "1")))
         local = int(os.environ.get("SLURM_NTASKS", "1")) // nodes
         _check_launcher(config, local, nodes, "srun")
+        _check_devices(kind, local, "srun")
         return SLURMEnvironment(auto_requeue=False), local, nodes
     devices = 1 if config.devices == "auto" else config.devices
     nodes = 1 if config.num_nodes == "auto" else config.num_nodes
@@ -91,6 +91,15 @@ def _check_launcher(config: TrainerSettings, local: int, nodes: int, launcher: s
     for name, asked, given in (("devices", config.devices, local), ("num_nodes", config.num_nodes, nodes)):
         if asked not in ("auto", given) and config.name in ("ddp", "slurm"):
             raise LaunchError(f"trainer.{name}={asked}, but {launcher} started {given}; leave it at auto")
+
+
+def _check_devices(kind: str, local: int, launcher: str) -> None:
+    seen = torch.cuda.device_count()
+    if kind == "cuda" and local > seen:
+        raise LaunchError(
+            f"{launcher} started {local} processes on this node, each of which sees {seen} GPUs; start as many as "
+            "there are GPUs, all visible to all (with srun: --gpus-per-node, not --gpus-per-task)"
+        )
 
 
 def _silence() -> None:

@@ -59,24 +59,27 @@ def load_model(
     # A model that is loaded on the CPU may be moved: tf32 without a GPU is refused by its first forward.
     precision = resolve_precision(precision, "cuda" if precision == "tf32" else target.type, fast=fast)
     adapter = _adapter(fast=fast, compiled=compiled, precision=precision)
-    if compiled:
-        _check_compiler(target)
+    model: Esm2Adapter
     if name == "debug":
         from plmjac.models.debug import debug_model
 
         dropout = True if token_dropout is None else token_dropout
-        return debug_model(seed, adapter, token_dropout=dropout, bos_eos=bos_eos).to(target)
-    opened = open_checkpoint(_source(name, checkpoint))
-    _check_size(name, opened.architecture)
-    model = adapter(
-        name=name,
-        architecture=opened.architecture,
-        tensors=opened.tensors,
-        weights_sha256=opened.sha256(),
-        token_dropout=opened.token_dropout if token_dropout is None else token_dropout,
-        bos_eos=bos_eos,
-    )
-    return model.to(target)
+        model = debug_model(seed, adapter, token_dropout=dropout, bos_eos=bos_eos)
+    else:
+        opened = open_checkpoint(_source(name, checkpoint))
+        _check_size(name, opened.architecture)
+        model = adapter(
+            name=name,
+            architecture=opened.architecture,
+            tensors=opened.tensors,
+            weights_sha256=opened.sha256(),
+            token_dropout=opened.token_dropout if token_dropout is None else token_dropout,
+            bos_eos=bos_eos,
+        )
+    model = model.to(target)
+    if compiled:
+        _compile(model)
+    return model
 
 
 def _adapter(*, fast: bool, compiled: bool, precision: Precision) -> "Callable[..., Esm2Adapter]":
@@ -95,14 +98,17 @@ def _adapter(*, fast: bool, compiled: bool, precision: Precision) -> "Callable[.
     return partial(Esm2Fast, precision=precision) if fast else Esm2
 
 
-def _check_compiler(device: torch.device) -> None:
-    """Compile something small: a compiler that is missing or broken would otherwise fail every protein, one by one."""
-    small = torch.ones(2, device=device)
+def _compile(model: LanguageModel) -> None:
+    """Make both compilations, of one sequence and of several: a compiler that fails would fail every protein alone.
+
+    Raises ValueError where it does.
+    """
     try:
-        torch.compile(torch.square, fullgraph=True)(small)
+        for batch in (1, 2):
+            model.logits(torch.zeros(batch, 8, dtype=torch.int64, device=model.device))
     except Exception as error:  # whatever Inductor, Triton and the compilers raise
         said = (str(error).strip() or repr(error)).splitlines()[0]
-        needs = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler"
+        needs = "Triton and a C compiler" if model.device.type == "cuda" else "a C++ compiler"
         raise ValueError(f"compiled=true needs {needs}; torch.compile does not work here: {said}") from error
 
 

@@ -5,8 +5,9 @@ output columns are computed and 13 dropped, and the contact head holds all maps 
 """
 
 import importlib.metadata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from plmjac.alphabet import AMINO_ACIDS, NONCANONICAL, NUM_AMINO_ACIDS
-from plmjac.models.base import READOUTS, Architecture, BosEos
+from plmjac.models.base import READOUTS, Architecture, BosEos, Precision
 from plmjac.models.layouts import CONTACT_HEAD, check_tensors, rotary_frequencies
 
 
@@ -196,7 +197,7 @@ class Esm2(Esm2Adapter):
         ids = self._to_esm(tokens)
         indices = self._rotary_indices(tokens.shape[1], positions)
         last = self.architecture.num_layers
-        with torch.inference_mode(), self._rotated_by(indices):
+        with torch.inference_mode(), kernels("fp32", ids.device), self._rotated_by(indices):
             out: dict[str, Any] = self.esm(
                 ids,
                 repr_layers=[last] if "representation" in readouts else [],
@@ -238,6 +239,35 @@ class Esm2(Esm2Adapter):
     def _weights(self) -> Tensor:
         weight: Tensor = self.esm.embed_tokens.weight
         return weight
+
+
+@contextmanager
+def kernels(precision: Precision, device: torch.device) -> Iterator[None]:
+    """What a GPU computes with: TF32 for tf32 and not otherwise, whatever the process was told; no cuDNN attention.
+
+    cuDNN plans its attention anew for each shape, which costs a protein more than it gains. A CPU has no choice, and no
+    tf32: ValueError.
+    """
+    if device.type != "cuda":
+        if precision == "tf32":
+            raise ValueError(f"tf32 exists on NVIDIA GPUs only, this model is on {device}; use fp32")
+        yield
+        return
+    choose: Callable[[str], None] = torch.set_float32_matmul_precision
+    with_tf32, without = "high", "highest"
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the process used PyTorch's newer attribute, beside which it refuses to read the older
+        before, with_tf32, without = torch.backends.cuda.matmul.fp32_precision, "tf32", "ieee"
+        choose = partial(setattr, torch.backends.cuda.matmul, "fp32_precision")
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+    choose(with_tf32 if precision == "tf32" else without)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        choose(before)
+        torch.backends.cuda.enable_cudnn_sdp(cudnn)
 
 
 def _lookup(alphabet: Any) -> Int64[Tensor, " 26"]:

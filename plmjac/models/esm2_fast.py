@@ -11,8 +11,7 @@ Precision: fp32 (TF32 off); tf32; fp16, which means matrix products and attentio
 stream, layer norms, rotation, softmax and the head in float32.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from plmjac.alphabet import NUM_AMINO_ACIDS
 from plmjac.models.base import Architecture, Precision
-from plmjac.models.esm2 import Esm2Adapter
+from plmjac.models.esm2 import Esm2Adapter, kernels
 from plmjac.models.layouts import CONTACT_HEAD, rotary_frequencies
 
 MASK_RATIO_TRAIN = 0.15 * 0.8
@@ -81,6 +80,10 @@ class FastLayer(nn.Module):
         torch.view_as_complex(turned).mul_(turn)
         query, key = turned.flatten(-2).to(qkv.dtype).permute(2, 0, 3, 1, 4)
         return query, key, parts[:, :, 2].transpose(1, 2)
+
+    def attend(self, qkv: Float[Tensor, "B T E"], turn: Complex64[Tensor, "T 1 1 P"]) -> Float[Tensor, "B H T W"]:
+        """Attended values by head; no attention map is formed. `qkv` may be overwritten."""
+        return F.scaled_dot_product_attention(*self.heads_of(qkv, turn))
 
     def finish(self, x: Float32[Tensor, "B T D"], attended: Float[Tensor, "B H T W"]) -> None:
         """From attended values to the layer's output, which overwrites the contiguous `x`."""
@@ -168,7 +171,7 @@ class Esm2Fast(Esm2Adapter):
         wanted = self._wanted_heads(heads)
         ids = self._to_esm(tokens)
         indices = self._rotary_indices(tokens.shape[1], positions)
-        with torch.inference_mode(), _matrix_products(self.precision, ids.device):
+        with torch.inference_mode(), kernels(self.precision, ids.device):
             results = self._forward(ids, indices, frozenset(readouts), wanted)
         # Copies made outside inference mode are ordinary tensors, free to be changed.
         results = {name: value.clone() for name, value in results.items()}
@@ -215,8 +218,10 @@ class Esm2Fast(Esm2Adapter):
             assert isinstance(layer, FastLayer)
             tabled = table is not None and number == 0
             for block in blocks:
-                qkv = F.embedding(ids[block], table) if tabled else layer.project(x[block])  # type: ignore[arg-type]
-                layer.finish(x[block], F.scaled_dot_product_attention(*layer.heads_of(qkv, turn)))
+                layer.finish(
+                    x[block],  # the projections are named nowhere, so that their memory is free again after attention
+                    layer.attend(F.embedding(ids[block], table) if tabled else layer.project(x[block]), turn),  # type: ignore[arg-type]
+                )
 
     def _with_maps(
         self,
@@ -235,7 +240,8 @@ class Esm2Fast(Esm2Adapter):
             if "contact_head" in readouts:
                 heads = list(range(layer.heads))
             if heads:
-                scores = query[:, heads].float() @ key[:, heads].float().transpose(-1, -2)
+                some = slice(None) if len(heads) == layer.heads else heads  # a slice copies nothing
+                scores = query[:, some].float() @ key[:, some].float().transpose(-1, -2)
                 weights = torch.softmax(scores * layer.head_width**-0.5, dim=-1)
                 if "attention" in readouts:
                     inner = weights[..., 1:-1, 1:-1]
@@ -279,22 +285,6 @@ class Esm2Fast(Esm2Adapter):
 
     def _weights(self) -> Tensor:
         return self.embedding
-
-
-@contextmanager
-def _matrix_products(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Allow TF32 for tf32 and forbid it for the rest, whatever the process was told; there is none on a CPU."""
-    if device.type != "cuda":
-        if precision == "tf32":
-            raise ValueError(f"tf32 exists on NVIDIA GPUs only, this model is on {device}; use fp32")
-        yield
-        return
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _getter(tensors: Mapping[str, Tensor], prefix: str) -> Any:

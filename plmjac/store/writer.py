@@ -221,7 +221,21 @@ def _compare(path: Path, attributes: dict[str, Any], identity: dict[str, Any]) -
     ]
     if differences:
         text = "\n".join(differences)
-        raise StoreError(f"{path} was made with another configuration:\n{text}\nUse another store=, or these values.")
+        raise StoreError(
+            f"{path} was made with another configuration:\n{text}\n{_earlier(theirs, ours)}"
+            "Use another store=, or these values."
+        )
+
+
+def _earlier(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """Why keys are missing in a store whose choice has the same name; another choice has other keys of its own."""
+
+    def same_choice(key: str) -> bool:
+        name = f"{key.rpartition('.')[0]}.name"
+        return name in ours and theirs.get(name) == ours[name]
+
+    unknown = [key for key in ours if key not in theirs and same_choice(key)]
+    return f"An earlier plmjac made it, which had no {', '.join(unknown)}. " if unknown else ""
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

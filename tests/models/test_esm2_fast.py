@@ -12,7 +12,7 @@ from plmjac.alphabet import MASK, NUM_AMINO_ACIDS, encode
 from plmjac.jacobian import categorical_jacobian, mutants
 from plmjac.models import Architecture, load_model
 from plmjac.models.debug import debug_model, random_tensors
-from plmjac.models.esm2 import Esm2, Esm2Adapter
+from plmjac.models.esm2 import Esm2, Esm2Adapter, kernels
 from plmjac.models.esm2_compiled import Esm2Compiled
 from plmjac.models.esm2_fast import Esm2Fast
 from plmjac.models.layouts import rotary_frequencies
@@ -242,3 +242,31 @@ def test_compiled_is_refused_where_it_has_no_effect_or_no_compiler(monkeypatch: 
     monkeypatch.setattr(torch, "compile", lambda function, **_: broken)
     with pytest.raises(ValueError, match=r"C\+\+ compiler; torch.compile does not work here: no compiler$"):
         load_model("debug", compiled=True)
+
+
+@pytest.mark.parametrize("told", ["nothing", "the older way", "the newer way"])
+def test_what_a_gpu_computes_with_is_set_and_put_back(told: str) -> None:
+    """Flags alone, which exist without a GPU: TF32 for tf32 only, whatever the process was told before."""
+    matmul, before = torch.backends.cuda.matmul, torch.get_float32_matmul_precision()
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        if told == "the older way":
+            torch.set_float32_matmul_precision("medium")
+        elif told == "the newer way":
+            if not hasattr(matmul, "fp32_precision"):
+                pytest.skip("this PyTorch has the older way only")
+            matmul.fp32_precision = "tf32"
+        for precision in ("fp32", "tf32", "fp16"):
+            with kernels(precision, torch.device("cuda")):
+                assert _tf32() == (precision == "tf32") and not torch.backends.cuda.cudnn_sdp_enabled()
+            assert _tf32() == (told != "nothing") and torch.backends.cuda.cudnn_sdp_enabled() == cudnn
+    finally:
+        if told == "the newer way":
+            matmul.fp32_precision = "none"
+        torch.set_float32_matmul_precision(before)
+
+
+def _tf32() -> bool:
+    """Whether matrix products may be in TF32, asked in the way that PyTorch is willing to answer."""
+    newer = getattr(torch.backends.cuda.matmul, "fp32_precision", "none")
+    return newer == "tf32" if newer != "none" else bool(torch.backends.cuda.matmul.allow_tf32)
