@@ -5,7 +5,7 @@ with bootstrap intervals over proteins, and methods are compared on the proteins
 scored is a row too, with NaN and the reason, so that no protein drops out of an average unseen.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from plmjac import plots
 from plmjac.comparison import paired, summary
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
+from plmjac.evaluation.precision_lines import (
+    difference_lines,
+    length_lines,
+    mean_lines,
+    missing_lines,
+    protein_lines,
+)
 from plmjac.metrics import RANGES, chance, hits_in, ordered_hits_in, precision_at, precisions, ranking, reason_for_nan
 from plmjac.records import Atom, Contacts, Protein
 from plmjac.store import StoredProtein
@@ -24,9 +31,6 @@ MAPS = ("contacts", "contact_head", "attention", "representation")
 """Arrays of a store that are contact maps: of the Jacobian, the supervised head, attention, the hidden states."""
 
 MAX_PANELS = 20
-
-MAX_LISTED = 30
-"""More proteins than this are not listed one by one on the screen; the table has them all."""
 
 Range = Literal["all", "short", "medium", "long"]
 
@@ -316,94 +320,17 @@ def _printed(
                     "".join(models.values())),
         "P@L: share of contacts among the L best pairs (L: residues); chance: among all pairs",
     ]  # fmt: skip
+    measures = [*MEASURES, "P@L/2 ordered"] if settings.range == "long" else MEASURES  # as the paper counts
     for atom, cutoff in settings.definitions:
         here = _at(means, atom, cutoff, settings)
         lines += ["", f"contacts: {_definition(atom, cutoff, settings)}; mean and 95 % interval over n proteins"]
-        lines += _mean_lines(here[here["lengths"] == "all"], settings)
-        lines += _length_lines(here[(here["lengths"] != "all") & (here["measure"] == "P@L/2")])
-        lines += _difference_lines(_at(differences, atom, cutoff, settings))
-    lines += _protein_lines(_shown(rows, settings))
-    lines += _missing_lines(table, settings)
+        lines += mean_lines(here[here["lengths"] == "all"], measures)
+        lines += length_lines(here[(here["lengths"] != "all") & (here["measure"] == "P@L/2")])
+        lines += difference_lines(_at(differences, atom, cutoff, settings))
+    lines += protein_lines(_shown(rows, settings))
+    lines += missing_lines(table, settings.range)
     return "\n".join(lines)
 
 
 def _at(table: pd.DataFrame, atom: Atom, cutoff: float, settings: Settings) -> pd.DataFrame:
     return table[(table["atom"] == atom) & (table["cutoff"] == cutoff) & (table["range"] == settings.range)]
-
-
-def _mean_lines(means: pd.DataFrame, settings: Settings) -> list[str]:
-    """One line a method: n, each precision with its interval, chance; the paper's way of counting at its range."""
-    measures = [*MEASURES, "P@L/2 ordered"] if settings.range == "long" else MEASURES
-    of = {(row["method"], row["measure"]): row for row in means.to_dict("records")}
-    lines = [
-        {
-            "method": method,
-            "n": of[method, "P@L"]["n"],
-            **{name: _interval(of[method, name], "mean") for name in measures},
-            "chance": f"{of[method, 'chance']['mean']:.3f}",
-        }
-        for method in means["method"].unique()
-    ]
-    return _text(lines) if any(line["n"] for line in lines) else ["nothing could be scored"]
-
-
-def _length_lines(binned: pd.DataFrame) -> list[str]:
-    """P@L/2 of each method in each bin of lengths, where there is more than one."""
-    if binned["lengths"].nunique() < 2:
-        return []
-    lines: dict[str, dict[str, str]] = {}
-    for row in sorted(binned.to_dict("records"), key=lambda row: _start(row["lengths"])):
-        line = lines.setdefault(row["method"], {"P@L/2 by length": row["method"]})
-        line[row["lengths"]] = f"{row['mean']:.3f} (n={row['n']})"
-    return ["", *_text(list(lines.values()))]
-
-
-def _start(bin_name: str) -> int:
-    """Where a bin begins; the inverse of `_bin`."""
-    return 0 if bin_name.startswith("<") else int(bin_name.removeprefix(">=").split("-")[0])
-
-
-def _difference_lines(differences: pd.DataFrame) -> list[str]:
-    """One line a pair of methods, by P@L/2."""
-    lines = [
-        {
-            "first": row["first"], "second": row["second"], "n": row["n"],
-            "difference of P@L/2": _interval(row, "difference"),
-            "better": row["better"], "worse": row["worse"], "p": f"{row['p']:.4f}",
-        }
-        for row in differences[differences["measure"] == "P@L/2"].to_dict("records")
-    ]  # fmt: skip
-    heading = "first minus second on the proteins of both; p: paired bootstrap, two-sided"
-    return ["", heading, *_text(lines)] if lines else []
-
-
-def _protein_lines(shown: pd.DataFrame) -> list[str]:
-    """P@L/2 of each protein by each method, where they fit on a screen."""
-    lines: dict[str, dict[str, str]] = {}
-    for row in shown.to_dict("records"):
-        line = lines.setdefault(row["protein"], {"P@L/2 of": row["protein"], "length": f"{row['length']:.0f}"})
-        line[row["method"]] = f"{row['P@L/2']:.3f}"
-        line["chance"] = f"{row['chance']:.3f}"
-    return ["", *_text(list(lines.values()))] if len(lines) <= MAX_LISTED else []
-
-
-def _missing_lines(table: pd.DataFrame, settings: Settings) -> list[str]:
-    """What was not scored in the chosen range, by reason."""
-    here = (table["range"] == settings.range) | table["range"].isna()
-    proteins: dict[str, list[str]] = {}
-    for row in table[here & table["P@L"].isna()].to_dict("records"):
-        listed = proteins.setdefault(row["reason"], [])
-        listed += [] if row["protein"] in listed else [row["protein"]]
-    lines = [
-        f"not scored: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}: {reason}"
-        for reason, names in proteins.items()
-    ]
-    return ["", *lines] if lines else []
-
-
-def _interval(row: Mapping[Hashable, Any], name: str) -> str:
-    return f"{row[name]:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-
-
-def _text(rows: list[dict[str, Any]]) -> list[str]:
-    return pd.DataFrame(rows).fillna("").to_string(index=False).splitlines() if rows else []

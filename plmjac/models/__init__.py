@@ -106,6 +106,8 @@ def _compile(model: LanguageModel) -> None:
     try:
         for batch in (1, 2):
             model.logits(torch.zeros(batch, 8, dtype=torch.int64, device=model.device))
+    except ValueError:  # of this model on this device
+        raise
     except Exception as error:  # whatever Inductor, Triton and the compilers raise
         said = (str(error).strip() or repr(error)).splitlines()[0]
         needs = "Triton and a C compiler" if model.device.type == "cuda" else "a C++ compiler"
