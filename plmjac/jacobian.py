@@ -111,6 +111,7 @@ def changes(
         for name, block in blocks.items():
             change = after[name].float() - wild_type[name]
             block[position - start, choice] = change if name == "logits" else change.norm(dim=-1)
+        del after, change  # or they would be there beside the next forward
         on_forward(len(position))
     return blocks
 

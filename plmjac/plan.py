@@ -118,8 +118,9 @@ def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture
 
 
 def _jacobian_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> _Work:
-    from plmjac.inference.batch_size import CANDIDATES
+    from plmjac.inference.batch_size import CANDIDATES, LENGTH
     from plmjac.inference.memory import Forward, forecast
+    from plmjac.jacobian import mutants_per_forward
     from plmjac.workplan import forwards
 
     lengths, letters = [row.length for row in rows], settings.substitutions.num_letters
@@ -127,22 +128,25 @@ def _jacobian_work(rows: "list[ManifestRow]", settings: PredictConfig, architect
     max_tokens = settings.max_tokens or max(CANDIDATES[kind])
     forward = Forward(architecture, settings.model.fast, _precision(settings, kind), kind)
     memory = forecast(forward, max(lengths), settings.substitutions, settings.keep, max_tokens, settings.rows_per_chunk)
+    # Where the number of tokens is still to be measured, as large a forward is tried, whatever the proteins.
+    tried = 0 if settings.max_tokens else forward.of_logits(mutants_per_forward(LENGTH, max_tokens), LENGTH)
     return _Work(
         [forwards(length, settings.substitutions.forwards_per_residue) for length in lengths],
         "",
         sum(stored_bytes(length, settings.keep, letters, architecture) for length in lengths),
-        f"{size(memory.peak)} of {'each GPU' if kind == 'cuda' else 'each process'}, libraries apart; in it the "
-        f"weights {size(memory.weights)}, a forward of\n          {max_tokens:,} tokens"
-        f"{'' if settings.max_tokens else ', the most that is tried,'} {size(memory.forward)}, "
+        f"{size(max(memory.peak, memory.weights + tried))} of each {'GPU' if kind == 'cuda' else 'process'}, "
+        f"libraries apart; in it the weights {size(memory.weights)}, a forward of\n          {max_tokens:,} tokens"
+        f"{'' if settings.max_tokens else ', the most that is tried,'} {size(max(memory.forward, tried))}, "
         f"the longest protein's Jacobian {size(memory.jacobian)}",
     )
 
 
 def _kind(settings: PredictConfig) -> Literal["cpu", "cuda"]:
-    """The device that the run is meant for: with trainer=gpu one that need not be in this machine."""
+    """The device that the run is meant for: with trainer=gpu, or tf32, one that need not be in this machine."""
     from plmjac.inference.device import device_kind
 
-    return "cuda" if settings.trainer.accelerator == "gpu" else device_kind(settings.trainer)
+    on_gpu = settings.trainer.accelerator == "gpu" or settings.model.precision == "tf32"
+    return "cuda" if on_gpu else device_kind(settings.trainer)
 
 
 def _precision(settings: PredictConfig, kind: Literal["cpu", "cuda"]) -> "Precision":

@@ -151,9 +151,13 @@ def _model(settings: PredictConfig) -> "LanguageModel":
 
     On the CPU, from where Lightning moves it; if it is to be compiled, on the device that it is compiled for.
     """
-    from plmjac.inference.device import local_device
+    from plmjac.inference.device import local_device, threads_per_rank
     from plmjac.models import load_model
 
+    if settings.model.compiled:
+        import torch
+
+        torch.set_num_threads(settings.threads or threads_per_rank())  # what is compiled holds for so many
     try:
         device = local_device(settings.trainer) if settings.model.compiled else "cpu"
         model = load_model(**{**settings.model.model_dump(), "precision": _precision(settings), "device": device})
@@ -317,11 +321,9 @@ def main() -> None:
         code = run("predict", predict, added_groups=["dataset", "experiment"])
     except interruption.Interrupted as signal:
         interruption.end(f"interrupted by {signal}; nothing is lost, run the same command again to resume")
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        interruption.end(f"stopped: {error}. Nothing is lost; make room and run the same command again to resume")
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            interruption.end(f"stopped: {error}. Nothing is lost; make room and run the same command again to resume")
         if is_only_rank():
             raise
         traceback.print_exc()

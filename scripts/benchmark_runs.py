@@ -145,7 +145,7 @@ class Runs:
         The latter is two separate runs side by side of half the proteins each, which know nothing of one another.
         """
         device = "gpu" if self.arguments.device == "cuda" else "cpu"
-        lines = ["| run | one process, s | two ranks, s | ratio (range) |", "|---|---|---|---|"]
+        lines = ["| run | one process, s | two at once, s | ratio (range) |", "|---|---|---|---|"]
         for name, fasta, keys in self.cases()[:1]:
             alone = (*keys, f"trainer={device}", "threads=1")
             rounds = []
@@ -155,7 +155,7 @@ class Runs:
                     fasta, *keys, "trainer=ddp", f"trainer.accelerator={device}", "threads=1", threads=1, processes=2
                 ).loop
                 rounds.append([one, two, self._side_by_side(fasta, *alone)])
-            lines.append(_row(name, [each[:2] for each in rounds], lambda one, two: one / two))
+            lines.append(_row(f"{name}, two ranks", [each[:2] for each in rounds], lambda one, two: one / two))
             lines.append(_row(f"{name}, separate runs", [each[::2] for each in rounds], lambda one, two: one / two))
         return lines
 
@@ -166,9 +166,10 @@ class Runs:
         for start, half in enumerate(halves):
             half.write_text("".join(f">{record}" for record in records[start::2]), encoding="utf-8")
         stores = [self.folder / f"{half.stem}_{self._count}.zarr" for half in halves]
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES", "0,1").split(",") + [""] * 2  # a CPU needs none
         with ThreadPoolExecutor(2) as pool:
             running = [
-                pool.submit(self.predict, half, *keys, threads=1, store=store, CUDA_VISIBLE_DEVICES=str(number))
+                pool.submit(self.predict, half, *keys, threads=1, store=store, CUDA_VISIBLE_DEVICES=devices[number])
                 for number, (half, store) in enumerate(zip(halves, stores, strict=True))
             ]
             return max(each.result().loop for each in running)
@@ -238,6 +239,8 @@ def main(words: list[str] | None = None) -> None:
         size, _, length = case.partition(":")
         if size not in ARCHITECTURES or not length.isdigit() or int(length) < 1:
             parser.error(f"a case is SIZE:L with a size of {', '.join(ARCHITECTURES)}, not {case!r}")
+    if arguments.proteins < 2 and "scaling" in (arguments.parts or PARTS):
+        parser.error("scaling shares the proteins between two: --proteins 2 or more")
     if min(arguments.rounds, arguments.proteins, arguments.records) < 1:
         parser.error("--rounds, --proteins and --records are 1 or more")
     with tempfile.TemporaryDirectory() as folder:

@@ -49,10 +49,11 @@ class Allocated(TorchDispatchMode):
         ("max_tokens=4096", "rows_per_chunk=30"),
         ("max_tokens=4096", "rows_per_chunk=30", "model.fast=false"),
         ("max_tokens=8192", "rows_per_chunk=60", "model.precision=fp16"),
+        ("max_tokens=2048", "keep=[jacobian,representation]"),
         ("max_tokens=4096", "substitutions=subset"),
         ("max_tokens=4096", "substitutions=mask"),
-        ("substitutions=none", "keep=[attention_heads]"),
-        ("substitutions=none", "keep=[contact_head]", "model.fast=false"),
+        ("max_tokens=4096", "substitutions=none", "keep=[attention_heads]"),
+        ("max_tokens=4096", "substitutions=none", "keep=[contact_head]", "model.fast=false"),
     ],
     ids=" ".join,
 )
@@ -78,7 +79,7 @@ def test_the_forecast_is_what_is_allocated(
     settings = parse_predict(composed("predict", *words))
     forward = ForwardOf(SIZE, settings.model.fast, settings.model.precision or "fp32", kind)
     told = forecast(
-        forward, length, settings.substitutions, settings.keep, settings.max_tokens or 4096, settings.rows_per_chunk
+        forward, length, settings.substitutions, settings.keep, settings.max_tokens or 0, settings.rows_per_chunk
     )
     assert told.peak == pytest.approx(found.most, rel=0.1)
     assert told.weights == pytest.approx(4 * SIZE.num_parameters, rel=0.01) or forward.precision == "fp16"

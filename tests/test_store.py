@@ -226,11 +226,14 @@ def test_another_configuration_is_refused_with_the_keys_that_differ(path: Path) 
 
 
 def test_a_store_that_lacks_a_key_is_said_to_be_of_an_earlier_version(path: Path) -> None:
-    newer = {**IDENTITY, "model": {**IDENTITY["model"], "symmetrized": "tensor"}}
-    with pytest.raises(StoreError, match=r"An earlier plmjac made it, which had no model\.symmetrized"):
-        create_or_check(path, newer, {})
-    with pytest.raises(StoreError) as refusal:  # another choice, which brings keys of its own
-        create_or_check(path, {**IDENTITY, "model": {"name": "other", "seed": 1}}, {})
+    subset = {"name": "subset", "k": 4, "choose": "EYVR"}
+    other = path.with_name("subset.zarr")
+    create_or_check(other, {**IDENTITY, "substitutions": subset}, {})
+    now = {**IDENTITY, "substitutions": {**subset, "symmetrized": "tensor"}}
+    with pytest.raises(StoreError, match=r"An earlier plmjac made it, which had no substitutions\.symmetrized"):
+        create_or_check(other, now, {})
+    with pytest.raises(StoreError) as refusal:  # other substitutions, which have no such key
+        create_or_check(path, now, {})
     assert "earlier" not in str(refusal.value)
 
 

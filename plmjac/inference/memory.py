@@ -93,12 +93,12 @@ def forecast(
         """A block of so many rows and the forwards that fill it."""
         return row * number + forward.of_logits(min(mutants_per_forward(length, max_tokens), number * letters), length)
 
-    held = reduction = 0
+    held, reduction = 0, row * ((length - 1) % rows + 1)
     if "contacts" in keep:
         whole = ROW_BYTES * (NUM_AMINO_ACIDS if substitutions.keeps_letters else letters) * length**2
         in_place = rows >= length and not substitutions.keeps_letters
         held = 0 if in_place else whole
-        reduction = row * ((length - 1) % rows + 1) + 2 * min(BLOCK_BYTES, whole)
+        reduction += 2 * min(BLOCK_BYTES, whole)
     # In float16: on a CPU what the queue may hold and what is at its two ends, on a GPU until it is copied.
     waiting = min(row * length, row * rows * (CAPACITY + 2 if forward.kind == "cpu" else 2)) // 2
     held += waiting if "jacobian" in keep else 0

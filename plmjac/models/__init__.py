@@ -77,7 +77,7 @@ def load_model(
             bos_eos=bos_eos,
         )
     model = model.to(target)
-    if compiled:
+    if compiled and not (precision == "tf32" and target.type != "cuda"):
         _compile(model)
     return model
 

@@ -36,6 +36,9 @@ from plmjac.store.layout import (
 )
 from plmjac.store.saved_rows import FOLDER
 
+LATER_KEYS = ("substitutions.symmetrized",)
+"""Of the identity; what an earlier version wrote without them was made otherwise and is not continued."""
+
 DTYPES = {"jacobian": "float16", "attention_heads": "float16"}
 """What is not named here is stored in float32; whole numbers in int32, truth values in bool."""
 
@@ -228,14 +231,10 @@ def _compare(path: Path, attributes: dict[str, Any], identity: dict[str, Any]) -
 
 
 def _earlier(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    """Why keys are missing in a store whose choice has the same name; another choice has other keys of its own."""
-
-    def same_choice(key: str) -> bool:
-        name = f"{key.rpartition('.')[0]}.name"
-        return name in ours and theirs.get(name) == ours[name]
-
-    unknown = [key for key in ours if key not in theirs and same_choice(key)]
-    return f"An earlier plmjac made it, which had no {', '.join(unknown)}. " if unknown else ""
+    """Why a key is missing in a store whose substitutions are otherwise of the same kind."""
+    same = theirs.get("substitutions.name") == ours.get("substitutions.name")
+    later = [key for key in LATER_KEYS if key in ours and key not in theirs and same]
+    return f"An earlier plmjac made it, which had no {', '.join(later)} (docs/format.md). " if later else ""
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
