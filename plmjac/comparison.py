@@ -50,7 +50,7 @@ def summary(
     """Mean, interval and count of each measure in each group of `by`: one row a group and measure.
 
     Columns: those of `by`, measure, n, mean, low, high. Rows of the table with NaN in a measure are left out of it; a
-    group with none left has n = 0 and NaN.
+    group with none left has n = 0 and NaN, and one protein has no interval.
     """
     rows = []
     for labels, group in _groups(table, by):
@@ -77,7 +77,8 @@ def paired(
 
     Columns: those of `by`, measure, first, second, n, difference, low, high, better (proteins on which the first is
     better), worse, p_not_better (share of resamples whose difference is <= 0, the one-sided p of Thorstenson 2026), p
-    (two-sided: twice the smaller of the shares <= 0 and >= 0, at least 1 / (draws + 1)).
+    (two-sided: twice the smaller of the shares <= 0 and >= 0, at least 1 / (draws + 1)). A single protein says nothing
+    of others: its interval and p are NaN.
     """
     rows = []
     for labels, group in _groups(table, by):
@@ -91,7 +92,7 @@ def paired(
                     **_of_means(scored, means[:, column], coverage, "difference"),
                     "better": int((scored > 0).sum()),
                     "worse": int((scored < 0).sum()),
-                    **_p_values(means[:, column]),
+                    **_p_values(means[:, column] if len(scored) > 1 else np.full(1, np.nan)),
                 }
                 rows.append({**labels, "measure": measure, "first": first, "second": second, **found})
     columns = ["first", "second", "n", "difference", "low", "high", "better", "worse", "p_not_better", "p"]
@@ -103,6 +104,8 @@ def _of_means(
 ) -> dict[str, float | int]:
     if len(scored) == 0:
         return {"n": 0, name: np.nan, "low": np.nan, "high": np.nan}
+    if len(scored) == 1:  # resampled it is always itself
+        return {"n": 1, name: float(scored.mean()), "low": np.nan, "high": np.nan}
     low, high = np.quantile(means, [(1 - coverage) / 2, (1 + coverage) / 2])
     return {"n": len(scored), name: float(scored.mean()), "low": float(low), "high": float(high)}
 

@@ -99,6 +99,20 @@ def test_evaluate_writes_tables_and_figures(store: Path, capsys: pytest.CaptureF
     assert len(list(media.rglob("contact_precision*.table.json"))) == 1 and len(list(media.rglob("*.png"))) == 3
 
 
+def test_evaluations_of_a_store_leave_each_others_files_alone(predict: Predict, tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    assert (
+        predict("+dataset=demo", "dataset.ids=[1GUU_A]", "model=debug", f"store={store}", "keep=[contacts,jacobian]")
+        == 0
+    )
+    run = lambda name: evaluate(composed("evaluate", f"+evaluation={name}", f"store={store}"))  # noqa: E731
+    assert run("contact_precision") == 0
+    out = tmp_path / "a.zarr-evaluation"
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert run("capacity") == 0
+    assert before == {name: (out / name).read_bytes() for name in before} and len(list(out.iterdir())) > len(before)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -60,3 +60,12 @@ def test_p_of_a_difference_is_that_of_the_normal_law() -> None:
 def test_nothing_scored_is_nan() -> None:
     row = summary(pd.DataFrame({"g": ["x"], "m": [np.nan]}), ["g"], ["m"], draws=10, seed=0).iloc[0]
     assert row["n"] == 0 and np.isnan([row["mean"], row["low"], row["high"]]).all()
+
+
+def test_one_protein_has_no_interval_and_no_p() -> None:
+    """Resampled it is itself, which would look like certainty."""
+    rows = pd.DataFrame({"g": "x", "method": ["a", "b"], "protein": "p", "m": [0.4, 0.1]})
+    row = summary(rows[:1], ["g"], ["m"], draws=10, seed=0).iloc[0]
+    assert row["n"] == 1 and row["mean"] == 0.4 and np.isnan([row["low"], row["high"]]).all()
+    row = paired(rows, ["g"], ["m"], draws=10, seed=0).iloc[0]
+    assert row["difference"] == pytest.approx(0.3) and np.isnan([row["low"], row["high"], row["p"]]).all()

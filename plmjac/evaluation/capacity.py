@@ -73,7 +73,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     estimates = _estimates(means, settings)
     tables = {"capacity": estimates}
     if stores:
-        tables |= {"couplings_above_noise": table, "summary": means}
+        tables |= {"couplings_above_noise": table, "capacity_summary": means}
     return Outcome(
         tables,
         _figures(table, estimates, settings),

@@ -83,7 +83,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     table = pd.DataFrame(rows, columns=COLUMNS)
     scored = table.dropna(subset="sigma")
     means = summary(scored, ["store", "model", "sigma"], ["spearman"], draws=settings.bootstrap, seed=settings.seed)
-    tables, figures = {"coupling_correlation": table, "summary": means}, _curves(means)
+    tables, figures = {"coupling_correlation": table, "coupling_correlation_summary": means}, _curves(means)
     text = [_printed(table, means, settings)]
     if settings.pair is not None:
         blocks, name, draw = _pair(stores, queries, settings.pair, settings)

@@ -88,7 +88,11 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     found = means[means["range"] == settings.range]
     metrics = {f"{row['method']}/{row['measure']}": float(row["mean"]) for row in found.to_dict("records")}
     return Outcome(
-        {"linear_baselines": table, "summary": means, "differences": differences},
+        {
+            "linear_baselines": table,
+            "linear_baselines_summary": means,
+            "linear_baselines_differences": differences,
+        },
         figures,
         _printed(table, shown, means, settings),
         metrics=metrics,

@@ -49,7 +49,7 @@ def difference_lines(differences: pd.DataFrame) -> list[str]:
         {
             "first": row["first"], "second": row["second"], "n": row["n"],
             "difference of P@L/2": _interval(row, "difference"),
-            "better": row["better"], "worse": row["worse"], "p": f"{row['p']:.4f}",
+            "better": row["better"], "worse": row["worse"], "p": f"{row['p']:.4f}" if pd.notna(row["p"]) else "-",
         }
         for row in differences[differences["measure"] == "P@L/2"].to_dict("records")
     ]  # fmt: skip
@@ -82,7 +82,8 @@ def missing_lines(table: pd.DataFrame, chosen: str) -> list[str]:
 
 
 def _interval(row: Mapping[Hashable, Any], name: str) -> str:
-    return f"{row[name]:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    """Without its interval where there is none, of a single protein."""
+    return f"{row[name]:.3f}" + (f" [{row['low']:.3f}, {row['high']:.3f}]" if pd.notna(row["low"]) else "")
 
 
 def _text(rows: list[dict[str, Any]]) -> list[str]:

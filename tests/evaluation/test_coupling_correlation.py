@@ -96,7 +96,7 @@ def test_every_correlation_is_the_one_by_loops(tmp_path: Path, folder: Path) -> 
     assert "substitutions=all" in reasons["mask"] and "keep=[contacts,jacobian]" in reasons["map"]
     assert "no alignment" in reasons["orphan"] and "min_identity" in reasons["other_family"]
     assert all(f"not scored: {name}" in outcome.text for name in reasons)
-    means = outcome.tables["summary"].set_index("sigma")
+    means = outcome.tables["coupling_correlation_summary"].set_index("sigma")
     assert means.loc[1, "mean"] == pytest.approx(table[table["sigma"] == 1]["spearman"].mean())
     block = outcome.tables["pair"]
     a, b = AMINO_ACIDS.index("K"), AMINO_ACIDS.index("E")
