@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from plmjac import plots
 from plmjac.comparison import paired, summary
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
-from plmjac.evaluation.precision_lines import (
+from plmjac.evaluation.contact_precision.report import (
     difference_lines,
     length_lines,
     mean_lines,
