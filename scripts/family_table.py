@@ -120,7 +120,7 @@ def table(rows: pd.DataFrame, means: pd.DataFrame, queries: dict[str, Query], la
 def page(work: Path, folder: Path, model: str, labelled: list[str], heads: int) -> str:
     """docs/families.md."""
     rows, means = (pd.read_parquet(work / f"linear_baselines{part}.parquet") for part in ("", "_summary"))
-    differences = pd.read_parquet(work / "differences.parquet")
+    differences = pd.read_parquet(work / "linear_baselines_differences.parquet")
     queries = read_queries(folder / "queries.fasta")
     wide = rows[rows["range"] == "all"].pivot(index="protein", columns="method", values="P@L/2")
     near = int((wide["jacobian"] >= 0.9 * wide["inverse_covariance"]).sum())
