@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from plmjac.config import DONE, Config, UsageError, run
-from plmjac.predict import build_dataset
+from plmjac.predict import build_dataset, precision_on
 from plmjac.predict_settings import PredictConfig, parse_predict
 
 if TYPE_CHECKING:
-    from plmjac.models import Architecture, Precision
+    from plmjac.models import Architecture
     from plmjac.workplan import ManifestRow
 
 log = logging.getLogger("plmjac.plan")
@@ -110,7 +110,8 @@ def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture
         f"time      {duration(total / rate)} on this machine's CPU at {rate / 1e9:.0f} GFLOP/s (half of what its matrix"
     )
     print("          products were just measured to do; small models are slower than this, by their overhead)")
-    precision, share = _precision(settings, "cuda"), GPU_SHARE[_precision(settings, "cuda")]
+    precision = precision_on("cuda", settings)
+    share = GPU_SHARE[precision]
     for name, peak in GPU_FLOPS[precision].items():
         print(f"          {duration(total / (peak * share))} on one {name} in {precision}, at {share:.0%} of its peak")
     print(f"store     about {size(work.stored)}, uncompressed")
@@ -126,7 +127,7 @@ def _jacobian_work(rows: "list[ManifestRow]", settings: PredictConfig, architect
     lengths, letters = [row.length for row in rows], settings.substitutions.num_letters
     kind = _kind(settings)
     max_tokens = settings.max_tokens or max(CANDIDATES[kind])
-    forward = Forward(architecture, settings.model.fast, _precision(settings, kind), kind)
+    forward = Forward(architecture, settings.model.fast, precision_on(kind, settings), kind)
     memory = forecast(forward, max(lengths), settings.substitutions, settings.keep, max_tokens, settings.rows_per_chunk)
     # Where the number of tokens is still to be measured, as large a forward is tried, whatever the proteins.
     tried = 0 if settings.max_tokens else forward.of_logits(mutants_per_forward(LENGTH, max_tokens), LENGTH)
@@ -147,15 +148,6 @@ def _kind(settings: PredictConfig) -> Literal["cpu", "cuda"]:
 
     on_gpu = settings.trainer.accelerator == "gpu" or settings.model.precision == "tf32"
     return "cuda" if on_gpu else device_kind(settings.trainer)
-
-
-def _precision(settings: PredictConfig, kind: Literal["cpu", "cuda"]) -> "Precision":
-    from plmjac.models import resolve_precision
-
-    try:
-        return resolve_precision(settings.model.precision, kind, fast=settings.model.fast)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> _Work:

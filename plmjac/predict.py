@@ -274,10 +274,16 @@ def _variant(settings: PredictConfig) -> dict[str, Any]:
 def _precision(settings: PredictConfig) -> "Precision":
     """What matrix products are computed in on the device of this run."""
     from plmjac.inference.device import device_kind
+
+    return precision_on(device_kind(settings.trainer), settings)
+
+
+def precision_on(kind: Literal["cpu", "cuda"], settings: PredictConfig) -> "Precision":
+    """What matrix products are computed in on a kind of device."""
     from plmjac.models import resolve_precision
 
     try:
-        return resolve_precision(settings.model.precision, device_kind(settings.trainer), fast=settings.model.fast)
+        return resolve_precision(settings.model.precision, kind, fast=settings.model.fast)
     except ValueError as error:
         raise UsageError(str(error)) from error
 

@@ -11,8 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from plmjac.inference.memory import Forward as ForwardOf
-from plmjac.inference.memory import forecast
+from plmjac.inference.memory import Forward, forecast
 from plmjac.models import Architecture, debug, esm2_fast
 from plmjac.predict_settings import parse_predict
 
@@ -77,7 +76,7 @@ def test_the_forecast_is_what_is_allocated(
     with Allocated() as found:
         assert predict(*words) == 0
     settings = parse_predict(composed("predict", *words))
-    forward = ForwardOf(SIZE, settings.model.fast, settings.model.precision or "fp32", kind)
+    forward = Forward(SIZE, settings.model.fast, settings.model.precision or "fp32", kind)
     told = forecast(
         forward, length, settings.substitutions, settings.keep, settings.max_tokens or 0, settings.rows_per_chunk
     )
@@ -87,7 +86,7 @@ def test_the_forecast_is_what_is_allocated(
 
 def test_memory_grows_with_the_largest_protein_and_not_with_the_budget_beyond_its_mutants() -> None:
     settings = parse_predict(composed("predict", "+dataset=demo", "keep=[contacts,jacobian]"))
-    forward = ForwardOf(Architecture(33, 1280, 20), True, "fp16", "cuda")
+    forward = Forward(Architecture(33, 1280, 20), True, "fp16", "cuda")
     at = lambda length, tokens: forecast(forward, length, settings.substitutions, settings.keep, tokens)  # noqa: E731
     assert at(1022, 65536).peak > at(256, 65536).peak
     assert at(20, 10**6) == at(20, 10**7)

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from plmjac.config import UsageError
 from plmjac.inference.module import JacobianModule
 from plmjac.interruption import Interrupted
 from plmjac.models import load_model
+from plmjac.models.esm2_fast import Esm2Fast
 from plmjac.records import Failure, JacobianChunk, WorkItem
 from plmjac.store import open_store, read_manifest
 from plmjac.substitutions import AllSubstitutions
@@ -185,6 +187,26 @@ def test_a_model_that_fails_on_everything_is_told_for_each(
     store = tmp_path / "run.zarr"
     assert predict("+dataset=fasta", f"dataset.path={fasta}", f"store={store}", *DEBUG) == 3
     assert all(row.status == "failed" and "always" in row.reason for row in read_manifest(store))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_single_logit_that_is_not_finite_fails_its_protein(
+    value: float, predict: Predict, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One number of one mutant, with one of the opposite sign beside it, is enough; other proteins are computed."""
+    read = Esm2Fast.read
+
+    def spoilt(self: Esm2Fast, tokens: torch.Tensor, *rest: Any) -> dict[str, torch.Tensor]:
+        results = read(self, tokens, *rest)
+        if tokens.shape == (3 * 19, 3):  # the mutants of protein c
+            results["logits"][40, 1, 7], results["logits"][41, 1, 7] = value, -value
+        return results
+
+    monkeypatch.setattr(Esm2Fast, "read", spoilt)
+    store = tmp_path / "run.zarr"
+    assert predict("+dataset=fasta", f"dataset.path={fasta}", f"store={store}", *DEBUG) == 3
+    failed = {row.id: row.reason for row in read_manifest(store) if row.status == "failed"}
+    assert list(failed) == ["c"] and "the model gave logits that are not finite" in failed["c"]
 
 
 def test_out_of_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
