@@ -48,11 +48,13 @@ def predict(config: Config) -> int:
     """Run one prediction to its end and return its exit code."""
     settings = parse_predict(config)
     log.info("dataset=%s model=%s store=%s", settings.dataset["name"], settings.model.name, settings.store)
+    from plmjac.inference.device import processes
     from plmjac.inference.preparation import Preparation, summary
 
     if not is_rank_zero():
         logging.getLogger("plmjac").setLevel(logging.WARNING)
     with _user_errors():
+        processes(settings.trainer)  # a launch that is refused leaves no store behind, and waits for no weights
         model = _model(settings)
         preparation = Preparation(_request(settings, config, model))
         try:

@@ -5,9 +5,6 @@ run still ends with code 0.
 """
 
 import logging
-import os
-import shlex
-import sys
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -24,8 +21,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
-from plmjac.inference.device import device_kind
-from plmjac.inference.settings import LaunchError, TrainerSettings
+from plmjac.inference.device import device_kind, processes
+from plmjac.inference.settings import TrainerSettings, under_torchrun
 
 
 def build_trainer(config: TrainerSettings, callbacks: list[Callback], logger: Logger | None, root: Path) -> Trainer:
@@ -35,7 +32,7 @@ def build_trainer(config: TrainerSettings, callbacks: list[Callback], logger: Lo
     """
     _silence()
     kind = device_kind(config)
-    environment, devices, nodes = _processes(config, kind)
+    devices, nodes = processes(config)
     strategy: Strategy
     if devices * nodes == 1:
         device = torch.device("cuda", 0) if kind == "cuda" else torch.device("cpu")
@@ -49,7 +46,7 @@ def build_trainer(config: TrainerSettings, callbacks: list[Callback], logger: Lo
         devices=devices,
         num_nodes=nodes,
         strategy=strategy,
-        plugins=[environment],
+        plugins=[_environment(config)],
         callbacks=callbacks,
         logger=logger or False,
         use_distributed_sampler=False,  # the plan has shared the work out
@@ -61,45 +58,11 @@ def build_trainer(config: TrainerSettings, callbacks: list[Callback], logger: Lo
     )
 
 
-def _processes(config: TrainerSettings, kind: str) -> tuple[ClusterEnvironment, int, int]:
-    """The environment to trust, and devices and nodes as its launcher set them."""
-    if TorchElasticEnvironment.detect():
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // local
-        _check_launcher(config, local, nodes, "torchrun")
-        _check_devices(kind, local, "torchrun")
-        return TorchElasticEnvironment(), local, nodes
-    if config.name == "slurm":
-        if "SLURM_PROCID" not in os.environ:
-            raise LaunchError("trainer=slurm needs srun: start it with scripts/predict.sbatch, or use trainer=auto")
-        nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", os.environ.get("SLURM_JOB_NUM_NODES", "1")))
-        local = int(os.environ.get("SLURM_NTASKS", "1")) // nodes
-        _check_launcher(config, local, nodes, "srun")
-        _check_devices(kind, local, "srun")
-        return SLURMEnvironment(auto_requeue=False), local, nodes
-    devices = 1 if config.devices == "auto" else config.devices
-    nodes = 1 if config.num_nodes == "auto" else config.num_nodes
-    if devices * nodes != 1 or config.name == "ddp":
-        each = devices if devices > 1 else max(2, torch.cuda.device_count())
-        others = [text for text in sys.argv[1:] if not text.startswith(("trainer=", "trainer.devices", "trainer.num_"))]
-        command = f"torchrun --nproc-per-node {each} -m plmjac.predict {shlex.join(others)} trainer=ddp"
-        raise LaunchError(f"several devices need a launcher that sees to every process; run\n  {command}")
-    return LightningEnvironment(), 1, 1
-
-
-def _check_launcher(config: TrainerSettings, local: int, nodes: int, launcher: str) -> None:
-    for name, asked, given in (("devices", config.devices, local), ("num_nodes", config.num_nodes, nodes)):
-        if asked not in ("auto", given) and config.name in ("ddp", "slurm"):
-            raise LaunchError(f"trainer.{name}={asked}, but {launcher} started {given}; leave it at auto")
-
-
-def _check_devices(kind: str, local: int, launcher: str) -> None:
-    seen = torch.cuda.device_count()
-    if kind == "cuda" and local > seen:
-        raise LaunchError(
-            f"{launcher} started {local} processes on this node, each of which sees {seen} GPUs; start as many as "
-            "there are GPUs, all visible to all (with srun: --gpus-per-node, not --gpus-per-task)"
-        )
+def _environment(config: TrainerSettings) -> ClusterEnvironment:
+    """What Lightning is to read ranks from."""
+    if under_torchrun():
+        return TorchElasticEnvironment()
+    return SLURMEnvironment(auto_requeue=False) if config.name == "slurm" else LightningEnvironment()
 
 
 def _silence() -> None:
