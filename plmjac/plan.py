@@ -13,11 +13,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from plmjac.config import DONE, Config, UsageError, run
+from plmjac.config import DONE, Config, run
+from plmjac.files import UsageError
 from plmjac.predict import build_dataset, precision_on
 from plmjac.predict_settings import PredictConfig, parse_predict
+from plmjac.readouts import READOUTS
 
 if TYPE_CHECKING:
+    from plmjac.datasets import Dataset
     from plmjac.models import Architecture
     from plmjac.workplan import ManifestRow
 
@@ -37,18 +40,14 @@ CPU_SHARE = 0.5
 def plan(config: Config) -> int:
     """Print the forecast of a prediction and return the exit code."""
     settings = parse_predict(config)
-    from plmjac.datasets import InputError
+    dataset = build_dataset(settings)
     from plmjac.models import architecture
-    from plmjac.store import StoreError
 
     try:
         size = architecture(settings.model.name, settings.model.checkpoint)
     except (ValueError, OSError) as error:
         raise UsageError(f"{error}") from error
-    try:
-        rows, reasons = _rows(settings)
-    except (InputError, StoreError) as error:
-        raise UsageError(str(error)) from error
+    rows, reasons = _rows(settings, dataset)
     print(f"model     {settings.model.name}: {size}, {millions(size.num_parameters)} parameters")
     print(f"dataset   {settings.dataset['name']}: {len(rows)} records")
     for reason, count in reasons.items():
@@ -62,7 +61,7 @@ def plan(config: Config) -> int:
     return DONE
 
 
-def _rows(settings: PredictConfig) -> "tuple[list[ManifestRow], Counter[str]]":
+def _rows(settings: PredictConfig, dataset: "Dataset") -> "tuple[list[ManifestRow], Counter[str]]":
     """The manifest as predict would write it now, and how many records fall under each reason to run or not to run."""
     from plmjac.store import read_manifest, stored_proteins
     from plmjac.workplan import manifest
@@ -70,7 +69,7 @@ def _rows(settings: PredictConfig) -> "tuple[list[ManifestRow], Counter[str]]":
     earlier = read_manifest(settings.store)
     failed_before = {row.key for row in earlier if row.status == "failed"}
     stored = stored_proteins(settings.store, earlier)
-    rows = manifest(build_dataset(settings), max_length=settings.max_length, stored=stored)
+    rows = manifest(dataset, max_length=settings.max_length, stored=stored)
     reasons: Counter[str] = Counter()
     plain = []
     for row in rows:
@@ -171,12 +170,8 @@ def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, architect
 
 def stored_bytes(length: int, keep: Iterable[str], letters: int, architecture: "Architecture") -> int:
     """Bytes of one protein's arrays before compression; `letters` are those each position is set to."""
-    others = {
-        "logits": 80 * length,
-        "jacobian": 40 * letters * length**2,
-        "attention_heads": 2 * architecture.num_layers * architecture.num_heads * length**2,
-    }
-    return sum(others.get(name, 4 * length**2) for name in keep)
+    sizes = {"L": length, "A": letters, "layers": architecture.num_layers, "heads": architecture.num_heads}
+    return sum(READOUTS[name].num_bytes(sizes) for name in keep)
 
 
 def measured_rate(seconds: float = 0.3) -> float:
