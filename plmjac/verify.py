@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from plmjac.config import DONE, Config, UsageError, parse, run
+from plmjac.config import DONE, Config, parse, run
 
 log = logging.getLogger("plmjac.verify")
 
@@ -26,7 +26,7 @@ class VerifyConfig(BaseModel):
 def verify(config: Config) -> int:
     """Check a store, say what is damaged and how to mend it, and return the exit code."""
     settings = parse(VerifyConfig, config)
-    from plmjac.store import CorruptStoreError, StoreError, open_store
+    from plmjac.store import CorruptStoreError, open_store  # with Zarr, Arrow and torch: not for --help
     from plmjac.store import verify as check
 
     try:
@@ -36,8 +36,6 @@ def verify(config: Config) -> int:
     except CorruptStoreError as error:
         print(f"damaged: {error}")
         return DAMAGED
-    except StoreError as error:
-        raise UsageError(str(error)) from error
     damages = [damage for _, found in results for damage in found]
     for damage in damages:
         print(f"damaged: {damage.key or 'the store itself'}: {damage.problem}")

@@ -11,8 +11,8 @@ from support import composed, run_command
 import plmjac
 from plmjac.config import UsageError
 from plmjac.inference.memory import Forward, forecast
+from plmjac.inference.settings import parse_predict
 from plmjac.models import Architecture, Precision, debug
-from plmjac.predict_settings import parse_predict
 from plmjac.store import open_store
 
 pytestmark = [

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from plmjac.inference.memory import Forward, forecast
+from plmjac.inference.settings import parse_predict
 from plmjac.models import Architecture, debug, esm2_fast
-from plmjac.predict_settings import parse_predict
 
 SIZE = Architecture(2, 96, 6)
 """Large enough that forwards weigh, small enough to run in a second."""

@@ -1,6 +1,6 @@
-"""The two ends of a run, on rank 0: from input to a manifest of what is to be done, and to one of what became of it.
+"""A run's hold on its store: the lock, the manifest of what is to be done, and that of what became of it.
 
-Knows no Lightning, so a run that finds nothing left to do never waits for it.
+Rank 0 alone has one. Knows no Lightning, so a run that finds nothing left to do never waits for it.
 """
 
 import errno
@@ -8,13 +8,12 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from filelock import BaseFileLock
 
+from plmjac.inference.resolve import Run
 from plmjac.records import Filtered, Protein, Rejected
 from plmjac.store import (
     SavedRows,
@@ -32,68 +31,53 @@ from plmjac.workplan import ManifestRow, manifest, merge, remaining
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a run is asked for: which records, into which store, cut how, and what that store must be a store of."""
-
-    records: Callable[[], Iterable[Protein | Rejected | Filtered]]
-    store: Path
-    identity: dict[str, Any]
-    details: dict[str, Any]
-    cost: Callable[[Protein], float] = lambda protein: float(len(protein))
-    max_length: int | None = None
-    rows_per_chunk: int | None = None
-    num_letters: int = 20
-    forwards_per_residue: int = 19
-
-
-class Preparation:
+class Session:
     """Holds the store for a run, from `prepare` to `release`."""
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.asked: list[ManifestRow] = []
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.store = run.settings.store
+        self.rows: list[ManifestRow] = []
         self._guard: BaseFileLock | None = None
 
     def prepare(self) -> None:
         """Read the input, take the store, and write down what is to be done. Does nothing the second time."""
         if self._guard is not None:
             return
-        store = self.request.store
-        if (store / "zarr.json").exists():  # refused at once, not after reading 20,000 structures
+        if (self.store / "zarr.json").exists():  # refused at once, not after reading 20,000 structures
             self._take_store()
-        records = [_without_structure(record) for record in self.request.records()]
+        records = [_without_structure(record) for record in self.run.dataset]
         if self._guard is None:  # only now, so that bad input leaves no empty store behind
             self._take_store()
-        writer = StoreWriter(store)
+        writer = StoreWriter(self.store)
         writer.clear_pending()
         writer.forget_failures()
-        earlier = read_manifest(store)
-        self.asked = manifest(
+        earlier = read_manifest(self.store)
+        self.rows = manifest(
             records,
-            max_length=self.request.max_length,
-            cost=self.request.cost,
-            stored=stored_proteins(store, earlier),
+            max_length=self.run.settings.max_length,
+            cost=self.run.cost,
+            stored=stored_proteins(self.store, earlier),
         )
-        SavedRows(store).drop_all_but({row.key for row in remaining(self.asked, ())})
-        for row in self.asked:
+        SavedRows(self.store).drop_all_but({row.key for row in self.to_compute})
+        for row in self.rows:
             if row.status == "failed":
                 writer.record_failure(row.key, row.id, row.reason)
-        write_manifest(store, merge(self.asked, earlier))
+        write_manifest(self.store, merge(self.rows, earlier))
 
     def _take_store(self) -> None:
         try:
-            self._guard = lock(self.request.store)
-            create_or_check(self.request.store, self.request.identity, self.request.details)
+            self._guard = lock(self.store)
+            create_or_check(self.store, self.run.identity, self.run.details)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise StoreError(f"{self.request.store} cannot be written: {error.strerror or error}") from error
+            raise StoreError(f"{self.store} cannot be written: {error.strerror or error}") from error
 
     @property
-    def open_rows(self) -> list[ManifestRow]:
-        """What this run has to compute."""
-        return remaining(self.asked, ())
+    def to_compute(self) -> list[ManifestRow]:
+        """The proteins that this run has to compute."""
+        return remaining(self.rows, ())
 
     def release(self) -> None:
         """Let go of the store, for a later run in this process."""
@@ -105,22 +89,22 @@ class Preparation:
 
         No barrier: a rank may be hours behind, and one that dies is ended by the launcher together with this one.
         """
-        store = self.request.store
+        store = self.store
         said = time.monotonic()
-        while waiting := [row for row in self.open_rows if not _is_settled(store, row)]:
+        while waiting := [row for row in self.to_compute if not _is_settled(store, row)]:
             if time.monotonic() - said > 60:
                 log.info("waiting for %d proteins of other ranks", len(waiting))
                 said = time.monotonic()
             time.sleep(0.2)
         there = completed(store)
         reasons = {path.stem: json.loads(path.read_bytes())["reason"] for path in (store / "failed").glob("*.json")}
-        self.asked = [_outcome(row, there, reasons) for row in self.asked]
-        write_manifest(store, merge(self.asked, read_manifest(store)))
-        return self.asked
+        self.rows = [_outcome(row, there, reasons) for row in self.rows]
+        write_manifest(store, merge(self.rows, read_manifest(store)))
+        return self.rows
 
 
-def summary(rows: list[ManifestRow]) -> str:
-    """What became of the records, in a line, and the first of those that did not get there, with the reason."""
+def outcome_of(rows: list[ManifestRow]) -> str:
+    """Counts of the records by status, in a line, and the first 50 that failed or were skipped, with the reason."""
     counts = Counter(row.status for row in rows)
     aliases = sum(1 for row in rows if row.alias_of and row.status == "done")
     order = ("done", "failed", "skipped", "filtered")
