@@ -72,7 +72,7 @@ def evaluate(config: Config) -> int:
     except OSError as error:
         raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
     print(outcome.text)
-    if settings.logger.name != "none":  # it can fail without harm: the files are written
+    if settings.logger.name != "none":
         from plmjac.inference.loggers import log_outcome
 
         log_outcome(settings.logger, config, Path(f"{out.absolute()}-logs"), outcome.metrics, outcome.tables, images)

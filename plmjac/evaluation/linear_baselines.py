@@ -62,8 +62,8 @@ COLUMNS = [
 ]  # fmt: skip
 """`residues` is the length of the sequence, `length` the number of its residues in the alignment's columns, which is
 the L of P@L; `resolved` counts those that the structure shows. `sequences` and `neff` are of the alignment, `identity`
-is that of its query to the sequence. `method` is a baseline or a map of the store. `seconds` is the time of the map when
-it was computed, maybe by an earlier run."""
+is that of its query to the sequence. `method` is a baseline or a map of the store. `seconds` is the time of the map
+when it was computed, maybe by an earlier run."""
 
 
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:

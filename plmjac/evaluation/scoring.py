@@ -30,6 +30,9 @@ WORD, CANDIDATES, MIN_WORDS = 5, 5, 0.2
 """Sequences are aligned that share at least a fifth of their words of 5 residues, the best 5 of them. A tenth of the
 residues replaced leaves half of the words, or a little less."""
 
+ANCHOR = 3
+"""Matches in a row from which an aligned stretch is trusted."""
+
 NO_STRUCTURE = "no structure to compare with"
 
 
@@ -255,8 +258,9 @@ def plain_id(identifier: str) -> str:
 def place(sequence: str, other: str) -> tuple[Int64[np.ndarray, " L"], float]:
     """For each residue of a sequence its partner in the other one, -1 for none; and the identity over the shorter.
 
-    Aligned from either end; partners that differ between the two are none. Unknown residues (X) do not count as any
-    residue of the shorter sequence.
+    Aligned from either end; partners that differ between the two are none. Each stretch without a gap is trusted from
+    its first three matches in a row to its last: nearer to a gap a residue could as well be its neighbour. Unknown
+    residues (X) do not count as residues of the shorter sequence.
     """
     from_start, from_end = np.full((2, len(sequence)), -1, dtype=np.int64)
     partner, residue = match(other, sequence)
@@ -264,7 +268,14 @@ def place(sequence: str, other: str) -> tuple[Int64[np.ndarray, " L"], float]:
     partner, residue = match(other[::-1], sequence[::-1])
     from_end[len(sequence) - 1 - residue] = len(other) - 1 - partner
     columns = np.where(from_start == from_end, from_start, -1)
-    equal = sum(sequence[at] == other[columns[at]] != "X" for at in np.flatnonzero(columns >= 0))
+    matches = np.array([k >= 0 and sequence[at] == other[k] != "X" for at, k in enumerate(columns)], dtype=bool)
+    equal, kept = int(matches.sum()), np.zeros(len(sequence), dtype=bool)
+    starts = np.flatnonzero(np.diff(columns, prepend=-9) != 1)  # of stretches without a gap
+    for start, stop in zip(starts, [*starts[1:], len(sequence)], strict=True):
+        anchors = [at for at in range(start, stop - ANCHOR + 1) if matches[at : at + ANCHOR].all()]
+        if anchors:
+            kept[anchors[0] : anchors[-1] + ANCHOR] = True
+    columns = np.where(kept, columns, -1)
     shorter = min(len(sequence) - sequence.count("X"), len(other) - other.count("X"))
     return columns, equal / max(1, shorter)
 

@@ -16,8 +16,8 @@ from plmjac.evaluation.scoring import Labelled, Structures, Unscored, labelled, 
 from plmjac.records import Coordinates, Protein
 from plmjac.report import report as report_command
 
-THREE = {residue_letter(name): name for name in
-         ["ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE", "LEU", "LYS", "MET", "PHE", "PRO", "SER", "THR", "TRP", "TYR", "VAL"]}  # fmt: skip
+NAMES = "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL"
+THREE = {residue_letter(name): name for name in NAMES.split(" ")}
 
 
 def walk(length: int, seed: int = 0) -> np.ndarray:
@@ -61,7 +61,8 @@ def protein(identifier: str, sequence: str, seed: int = 0) -> Protein:
 @pytest.mark.parametrize(
     ("ours", "theirs", "same"),
     [
-        ("2QNIA", "2QNI_A", True), ("2qni_A", "2QNIA", True), ("2qni_A.pdb", "2QNI_A", True), ("pdb2qniA", "2QNI_A", True),
+        ("2QNIA", "2QNI_A", True), ("2qni_A", "2QNIA", True), ("2qni_A.pdb", "2QNI_A", True),
+        ("pdb2qniA", "2QNI_A", True),
         ("2QNI_a", "2QNI_A", False), ("2QNI_A", "2QNI_B", False), ("2QNI", "2QNI_", True), ("P12345", "p12345", False),
         ("sp|P12345|X", "sp|P12345|X", True), ("1abc_AA", "1ABC_AA", True),
     ],
@@ -163,7 +164,7 @@ def test_a_fasta_store_is_scored_against_files_with_other_names(
     folder: tuple[Path, dict[str, str]], predict: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, sequences = folder
-    first, second, third = sequences.values()
+    first, second, _ = sequences.values()
     fasta = tmp_path / "mine.fasta"
     fasta.write_text(f">one\n{first}\n>two\n{mutated(second, [10, 30])[4:]}\n>three\n{sequence_of(50, 50)}\n")
     store = tmp_path / "mine.zarr"
@@ -176,9 +177,8 @@ def test_a_fasta_store_is_scored_against_files_with_other_names(
     assert "structures found by identical sequence: one by 2QNI_A" in said
     assert "structures found by alignment: two by 1A8L_A (97%)" in said
     table = pd.read_parquet(f"{store}-evaluation/contact_precision.parquet").drop_duplicates("protein")
-    assert table.set_index("protein")["match"].to_dict() == {
-        "one": "sequence", "two": "alignment 97%", "three": None, "2GWG_A": None
-    }  # fmt: skip
+    assert table.set_index("protein")["match"].dropna().to_dict() == {"one": "sequence", "two": "alignment 97%"}
+    assert set(table["protein"]) == {"one", "two", "three", "2GWG_A"}
     assert report_command(composed("report", f"store={store}", f"structures={path}")) == 0
     assert "found by sequence" in Path(f"{store}-report.html").read_text()
 
@@ -210,8 +210,10 @@ def test_a_damaged_protein_is_a_row_with_its_reason(predict: object, tmp_path: P
     (store / "proteins/1GUU_A/contacts/c/0/0").write_bytes(b"no chunk")
     (store / "proteins/1GUU_A/attention_heads/zarr.json").write_text("{")
     (store / "proteins/2O9S_A/zarr.json").write_text("{")
+    keys = {"attention_heads": ["evaluation.k=2", "evaluation.range=all"]}
     for name in ("contact_precision", "attention_heads", "capacity"):
-        assert command(composed("evaluate", f"+evaluation={name}", f"store={store}", f"out={tmp_path / name}")) == 0
+        job = ["+evaluation=" + name, f"store={store}", f"out={tmp_path / name}", *keys.get(name, [])]
+        assert command(composed("evaluate", *job)) == 0
         file = {"attention_heads": "attention_heads_by_protein", "capacity": "couplings_above_noise"}.get(name, name)
         reasons = pd.read_parquet(tmp_path / name / f"{file}.parquet").groupby("protein")["reason"].first()
         assert "plmjac.verify" in reasons["1GUU_A"] and "zarr.json" in reasons["2O9S_A"] and not reasons["1BXY_A"]
@@ -237,10 +239,6 @@ def test_nothing_that_a_store_says_is_fetched_or_written(tmp_path: Path, monkeyp
         None,
     ):
         store.opened.attributes["config"] = {"dataset": recorded}
-        inputs = inputs_of([], None, None)
-        inputs = type(inputs)((store,), inputs_of([store.path], None, None).truth)
-        inputs.stores[0].opened.attributes["config"] = {"dataset": recorded}
-        with monkeypatch.context() as patched:
-            patched.setattr("plmjac.evaluation.inputs.open_store", lambda _: store.opened)
-            assert list(inputs_of([store.path], None, None).truth()) == []
+        monkeypatch.setattr("plmjac.evaluation.inputs.open_store", lambda _: store.opened)
+        assert list(inputs_of([store.path], None, None).truth()) == []
     assert not evil.exists() and not (tmp_path / "cache").exists()
