@@ -1,7 +1,6 @@
 """Evaluate stores: `python -m plmjac.evaluate +evaluation=contact_precision store=runs/pdb.zarr`.
 
-Runs the evaluation that is named, prints its text and writes its tables and figures, to W&B as well where a logger is
-on. Exit code 3 where nothing could be scored.
+Prints the text of the evaluation that is named and writes its tables and figures, to W&B as well where a logger is on.
 """
 
 import logging
@@ -42,9 +41,9 @@ def parse_evaluate(config: Config) -> "tuple[Evaluation, EvaluateConfig]":
     """The evaluation that a configuration names, and the configuration, checked. Raises UsageError."""
     listed, chosen = options("evaluation"), config.get("evaluation")
     if not isinstance(chosen, dict) or chosen.get("name") not in listed:
-        name = chosen.get("name") if isinstance(chosen, dict) else chosen
-        offer = f"which evaluation? Add one of: {'  '.join(f'+evaluation={each}' for each in listed)}"
-        raise UsageError(f"there is no evaluation {name!r}; {nearest(str(name), listed)}" if name else offer)
+        if name := chosen.get("name") if isinstance(chosen, dict) else chosen:
+            raise UsageError(f"there is no evaluation {name!r}; {nearest(str(name), listed)}")
+        raise UsageError(f"which evaluation? Add one of: {'  '.join(f'+evaluation={each}' for each in listed)}")
     from plmjac.evaluation import find
 
     evaluation = find(chosen["name"])
@@ -61,16 +60,13 @@ def evaluate(config: Config) -> int:
     from plmjac.evaluation.output import default_folder, write
     from plmjac.store import StoreError
 
+    out = settings.out or default_folder(settings.store, config["evaluation"]["name"])
     try:
         inputs = inputs_of(settings.store, settings.dataset, settings.structures)
         outcome = evaluation.evaluate(inputs, settings.evaluation)
+        images = write(outcome, out)
     except (StoreError, InputError, EvaluationError) as error:
         raise UsageError(str(error)) from error
-    out = settings.out or default_folder(settings.store, config["evaluation"]["name"])
-    try:
-        images = write(outcome, out)
-    except OSError as error:
-        raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
     print(outcome.text)
     if settings.logger.name != "none":
         from plmjac.inference.loggers import log_outcome

@@ -1,7 +1,6 @@
 """One HTML file about a store: `python -m plmjac.report store=runs/pdb.zarr`. It opens without a network.
 
-It shows what was run, the evaluation that belongs to the kind of store, contact maps to click on, and the status of
-every record. The numbers are those of `plmjac.evaluate`.
+It shows the run, the evaluation that belongs to the kind of store, contact maps to click on, and every record's status.
 """
 
 import logging
@@ -9,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator
 
 from plmjac.config import DONE, Config, UsageError, parse, run
 
@@ -27,7 +26,7 @@ class ReportConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    store: tuple[Path, ...]
+    store: tuple[Path, ...] = Field(min_length=1)
     out: Path | None
     structures: Path | None
     ids: tuple[str, ...] | None
@@ -53,8 +52,6 @@ def report(config: Config) -> int:
 
     try:
         inputs = inputs_of(settings.store, settings.dataset, settings.structures)
-        if not inputs.stores:
-            raise UsageError("store is needed: give store=FOLDER")
         text = _page(inputs, settings)
     except (StoreError, InputError, EvaluationError) as error:
         raise UsageError(str(error)) from error
@@ -69,27 +66,18 @@ def report(config: Config) -> int:
 
 
 def _page(inputs: "Inputs", settings: ReportConfig) -> str:
+    """The report as HTML. Raises UsageError where the stores are not of one kind that has a report."""
     from plmjac.evaluation import find
-    from plmjac.page import count, evaluation_section, maps_section, records_section, run_section, write_page
+    from plmjac.page import page_of
 
-    stores, first = inputs.stores, inputs.stores[0]
-    kinds = {store.kind for store in stores}
-    if len(kinds) > 1 or first.kind not in EVALUATION_OF:
-        raise UsageError(f"a report is of stores of one kind, {' or '.join(EVALUATION_OF)}; these are {sorted(kinds)}")
-    if first.kind != "jacobian" and settings.ids is not None:
-        raise UsageError(f"ids has no effect on a report of {first.kind} stores, which has no interactive view")
-    name = EVALUATION_OF[first.kind]
+    kinds = sorted({store.kind for store in inputs.stores})
+    if len(kinds) != 1 or kinds[0] not in EVALUATION_OF:
+        raise UsageError(f"a report is of stores of one kind, {' or '.join(EVALUATION_OF)}; these are {kinds}")
+    if kinds[0] != "jacobian" and settings.ids is not None:
+        raise UsageError(f"ids has no effect on a report of {kinds[0]} stores, which has no interactive view")
+    name = EVALUATION_OF[kinds[0]]
     chosen = parse(find(name).Settings, getattr(settings, name), name)
-    sections = [run_section(each, "What was run" + (f": {each.name}" if len(stores) > 1 else "")) for each in stores]
-    script = ""
-    if first.kind == "jacobian":
-        view, script = maps_section(inputs, settings.ids, settings.max_proteins, int(settings.couplings_mb * 1e6))
-        sections.append(view)
-    sections += [evaluation_section(name, inputs, chosen), records_section(stores)]
-    lead = f"{first.model}, {count(len(first.opened), 'protein')}" + (" and more" if len(stores) > 1 else "")
-    versions = first.opened.attributes.get("versions") or {}
-    title = f"plmjac: {', '.join(store.name for store in stores)}"
-    return write_page(title, lead, sections, script, f"Stores written by plmjac {versions.get('plmjac', '')}.")
+    return page_of(inputs, name, chosen, settings.ids, settings.max_proteins, int(settings.couplings_mb * 1e6))
 
 
 def main() -> None:

@@ -5,13 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plmjac import plots
-from plmjac.evaluation.base import Outcome
+from plmjac.evaluation.base import EvaluationError, Outcome
 
 log = logging.getLogger("plmjac.evaluate")
 
 
 def write(outcome: Outcome, out: Path) -> dict[str, Path]:
-    """Write everything into the folder `out`; returns the png of each figure."""
+    """Write everything into the folder; returns the png of each figure. Raises EvaluationError where it cannot."""
+    try:
+        return _write(outcome, out)
+    except OSError as error:
+        raise EvaluationError(f"out={out} cannot be written: {error.strerror or error}") from error
+
+
+def _write(outcome: Outcome, out: Path) -> dict[str, Path]:
     out.mkdir(parents=True, exist_ok=True)
     for name, table in outcome.tables.items():
         table.to_parquet(out / f"{name}.parquet", index=False)

@@ -15,7 +15,7 @@ from plmjac.datasets import InputError
 from plmjac.evaluation import EvaluationError, Inputs, Store, find
 from plmjac.evaluation.scoring import MAPS, Labelled, Structures
 from plmjac.jacobian import center, contact_map, symmetrize
-from plmjac.page.document import Section, anchor_of, figure, folded, note, printed, table, terms
+from plmjac.page.document import Section, anchor_of, figure, folded, note, printed, table, terms, write_page
 from plmjac.page.explorer import MIN_SEPARATION, Couplings, ExplorerProtein, couplings_of, explorer
 from plmjac.records import Contacts
 from plmjac.store import CorruptStoreError, StoredProtein
@@ -29,6 +29,23 @@ DEFINITIONS = (("cb", 8.0), ("ca", 8.0), ("ca", 10.0))
 def count(number: int, noun: str) -> str:
     """`1 protein`, `2 proteins`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def page_of(
+    inputs: Inputs, evaluation: str, settings: BaseModel, ids: Sequence[str] | None, most: int, couplings_bytes: int
+) -> str:
+    """The report of stores of one kind; the interactive view has the proteins `ids`, or the first `most`."""
+    stores, first = inputs.stores, inputs.stores[0]
+    sections = [run_section(each, "What was run" + (f": {each.name}" if len(stores) > 1 else "")) for each in stores]
+    script = ""
+    if first.kind == "jacobian":
+        view, script = maps_section(inputs, ids, most, couplings_bytes)
+        sections.append(view)
+    sections += [evaluation_section(evaluation, inputs, settings), records_section(stores)]
+    lead = f"{first.model}, {count(len(first.opened), 'protein')}" + (" and more" if len(stores) > 1 else "")
+    versions = first.opened.attributes.get("versions") or {}
+    title = f"plmjac: {', '.join(store.name for store in stores)}"
+    return write_page(title, lead, sections, script, f"Stores written by plmjac {versions.get('plmjac', '')}.")
 
 
 def run_section(store: Store, title: str) -> Section:
