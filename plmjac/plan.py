@@ -21,7 +21,7 @@ from plmjac.readouts import READOUTS
 
 if TYPE_CHECKING:
     from plmjac.datasets import Dataset
-    from plmjac.models import Architecture
+    from plmjac.models import ModelSize
     from plmjac.workplan import ManifestRow
 
 log = logging.getLogger("plmjac.plan")
@@ -41,20 +41,20 @@ def plan(config: Config) -> int:
     """Print the forecast of a prediction and return the exit code."""
     settings = parse_predict(config)
     dataset = build_dataset(settings)
-    from plmjac.models import architecture
+    from plmjac.models import size_of
 
     try:
-        size = architecture(settings.model.name, settings.model.checkpoint)
+        model = size_of(**settings.model.model_dump(), kind=_kind(settings))
     except (ValueError, OSError) as error:
         raise UsageError(f"{error}") from error
     rows, reasons = _rows(settings, dataset)
-    print(f"model     {settings.model.name}: {size}, {millions(size.num_parameters)} parameters")
+    print(f"model     {settings.model.name}: {model}, {millions(model.num_parameters)} parameters")
     print(f"dataset   {settings.dataset['name']}: {len(rows)} records")
     for reason, count in reasons.items():
         print(f"            {count:6d} {reason}")
     todo = [row for row in rows if row.status == "pending" and not row.alias_of]
     if todo:
-        _print_work(todo, settings, size)
+        _print_work(todo, settings, model)
     for row in rows:
         if row.status in ("failed", "skipped"):
             print(f"{row.status:8s}  {row.id}: {row.reason} [{row.source}]")
@@ -97,10 +97,10 @@ class _Work:
     memory: str
 
 
-def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> None:
+def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, model: "ModelSize") -> None:
     lengths = [row.length for row in rows]
-    work = (_jacobian_work if settings.recovery is None else _recovery_work)(rows, settings, architecture)
-    total = sum(each * architecture.flops(length) for each, length in zip(work.forwards, lengths, strict=True))
+    work = (_jacobian_work if settings.recovery is None else _recovery_work)(rows, settings, model)
+    total = sum(each * model.flops(length) for each, length in zip(work.forwards, lengths, strict=True))
     print(f"residues  {sum(lengths):,} (lengths {min(lengths)} to {max(lengths)})")
     print(f"forwards  {sum(work.forwards):,}{work.certainty}")
     print(f"FLOPs     {total:.3g}")
@@ -117,23 +117,24 @@ def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture
     print(f"memory    {work.memory}")
 
 
-def _jacobian_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> _Work:
+def _jacobian_work(rows: "list[ManifestRow]", settings: PredictConfig, model: "ModelSize") -> _Work:
     from plmjac.inference.batch_size import CANDIDATES, LENGTH
-    from plmjac.inference.memory import Forward, forecast
+    from plmjac.inference.memory import forecast
     from plmjac.jacobian import mutants_per_forward
     from plmjac.workplan import forwards
 
     lengths, letters = [row.length for row in rows], settings.substitutions.num_letters
     kind = _kind(settings)
     max_tokens = settings.max_tokens or max(CANDIDATES[kind])
-    forward = Forward(architecture, settings.model.fast, precision_on(kind, settings), kind)
-    memory = forecast(forward, max(lengths), settings.substitutions, settings.keep, max_tokens, settings.rows_per_chunk)
+    memory = forecast(
+        model, max(lengths), settings.substitutions, settings.keep, max_tokens, settings.rows_per_chunk, kind=kind
+    )
     # Where the number of tokens is still to be measured, as large a forward is tried, whatever the proteins.
-    tried = 0 if settings.max_tokens else forward.of_logits(mutants_per_forward(LENGTH, max_tokens), LENGTH)
+    tried = 0 if settings.max_tokens else model.of_logits(mutants_per_forward(LENGTH, max_tokens), LENGTH)
     return _Work(
         [forwards(length, settings.substitutions.forwards_per_residue) for length in lengths],
         "",
-        sum(stored_bytes(length, settings.keep, letters, architecture) for length in lengths),
+        sum(stored_bytes(length, settings.keep, letters, model) for length in lengths),
         f"{size(max(memory.peak, memory.weights + tried))} of each {'GPU' if kind == 'cuda' else 'process'}, "
         f"libraries apart; in it the weights {size(memory.weights)}, a forward of\n          {max_tokens:,} tokens"
         f"{'' if settings.max_tokens else ', the most that is tried,'} {size(max(memory.forward, tried))}, "
@@ -149,7 +150,7 @@ def _kind(settings: PredictConfig) -> Literal["cpu", "cuda"]:
     return "cuda" if on_gpu else device_kind(settings.trainer)
 
 
-def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> _Work:
+def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, model: "ModelSize") -> _Work:
     from plmjac.inference.annotations import annotations
 
     recovery = settings.recovery
@@ -168,9 +169,9 @@ def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, architect
     )
 
 
-def stored_bytes(length: int, keep: Iterable[str], letters: int, architecture: "Architecture") -> int:
+def stored_bytes(length: int, keep: Iterable[str], letters: int, model: "ModelSize") -> int:
     """Bytes of one protein's arrays before compression; `letters` are those each position is set to."""
-    sizes = {"L": length, "A": letters, "layers": architecture.num_layers, "heads": architecture.num_heads}
+    sizes = {"L": length, "A": letters, "layers": model.num_layers, "heads": model.num_heads}
     return sum(READOUTS[name].num_bytes(sizes) for name in keep)
 
 
