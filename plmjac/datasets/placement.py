@@ -8,6 +8,7 @@ from those that do not.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Int, Int64
@@ -41,6 +42,7 @@ class Placement:
     columns: Int64[np.ndarray, " R"]
     is_uncertain: Bool[np.ndarray, " R"]
     by_number: Bool[np.ndarray, " R"]
+    cost: int = 0
 
 
 def place(residues: Sequence[Residue], letters: str, names: Sequence[Sequence[str]]) -> Placement:
@@ -49,13 +51,14 @@ def place(residues: Sequence[Residue], letters: str, names: Sequence[Sequence[st
     steps = _steps(residues)
     columns = _by_numbers(residues, letters, steps)
     if columns is not None:
-        return Placement(columns, certain, certain)
+        first, last = (_exact(residues, letters, steps, is_last) for is_last in (False, True))
+        return Placement(columns, certain, (first != columns) | (last != columns))
     costs = _mismatches(residues, letters, names)
     numbered = _Alignment(costs, steps, residues[0].number - 1 if residues[0].number != NO_NUMBER else None)
     lowest, highest = numbered.columns(last=False), numbered.columns(last=True)
     plain = _Alignment(costs, [step.without_number() for step in steps], None)
     by_number = (plain.columns(last=False) != lowest) | (plain.columns(last=True) != lowest)
-    return Placement(lowest, lowest != highest, by_number & (lowest == highest))
+    return Placement(lowest, lowest != highest, by_number & (lowest == highest), numbered.cost)
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,26 @@ def _by_numbers(residues: Sequence[Residue], letters: str, steps: Sequence[_Step
         return relative + int(numbers[0]) - 1
     starts = [start for start in range(len(table) - int(relative[-1])) if fits(start)]
     return relative + starts[0] if len(starts) == 1 else None
+
+
+def _exact(residues: Sequence[Residue], letters: str, steps: Sequence[_Step], last: bool) -> Int[np.ndarray, " R"]:
+    """The first or last columns in which every letter agrees, whatever the residue numbers say; there are some."""
+    model = "".join(residue.letter for residue in residues)
+    broken = [place for place, step in enumerate(steps) if not step.is_bonded]
+    bounds = [0, *(place + 1 for place in broken), len(residues)]
+    least = [steps[place].least for place in broken]
+    stretches = list(pairwise(bounds))
+    columns = np.zeros(len(residues), dtype=np.int64)
+    edge = len(letters) if last else 0
+    for number in range(len(stretches) - 1, -1, -1) if last else range(len(stretches)):
+        start, stop = stretches[number]
+        at = letters.rfind(model[start:stop], 0, edge) if last else letters.find(model[start:stop], edge)
+        columns[start:stop] = np.arange(at, at + stop - start)
+        if last:
+            edge = at - least[number - 1] + 1 if number else 0
+        elif number < len(least):
+            edge = at + stop - start - 1 + least[number]
+    return columns
 
 
 def _mismatches(residues: Sequence[Residue], letters: str, names: Sequence[Sequence[str]]) -> Int[np.ndarray, "R L"]:

@@ -168,14 +168,14 @@ def _groups(table: AtomTable) -> Int64[np.ndarray, " A"]:
     for values in (table.chain, table.number, table.insertion, table.ter, table.asym, table.label):
         is_new[1:] |= values[1:] != values[:-1]
     group = np.cumsum(is_new)
-    # Files without residue numbers, or without insertion codes: the C-alpha comes again, elsewhere.
-    alphas = np.flatnonzero((table.name == "CA") & ((table.altloc == "") | (table.altloc == "A")))
+    # Files without residue numbers, or without insertion codes: another C-alpha, elsewhere.
+    alphas = np.flatnonzero((table.name == "CA") & np.isin(table.altloc, ("", "A", "1")))
     before, after = alphas[:-1], alphas[1:]
     is_apart = np.linalg.norm(table.position[after] - table.position[before], axis=1) > _FUSED
-    again = after[(group[after] == group[before]) & (table.residue[after] == table.residue[before]) & is_apart]
-    for number in np.unique(group[again]).tolist():
+    for number in np.unique(group[after[(group[after] == group[before]) & is_apart]]).tolist():
         rows = np.flatnonzero(group == number)
-        is_new[rows[1:][table.name[rows[1:]] == table.name[rows[0]]]] = True
+        names, residues = table.name[rows], table.residue[rows]
+        is_new[rows[1:][(names[1:] == names[0]) | (residues[1:] != residues[:-1])]] = True
     return np.cumsum(is_new)
 
 

@@ -210,9 +210,8 @@ def _fit(table: AtomTable, chain: Chain, sequence: SequenceTable) -> _Fitted:
                 return best
     for residues in _orders(chain.residues):
         fitted = _Fitted(letters, sequence.names, residues, place(residues, letters, sequence.names), True)
-        best = fitted if best is None or fitted.identity > best.identity else best
-        if best.identity >= MIN_IDENTITY:
-            break
+        if best is None or fitted.agreeing > best.agreeing:
+            best = fitted
     assert best is not None
     return best
 
