@@ -116,7 +116,7 @@ def _residues(table: AtomTable) -> list[Residue]:
     name_codes, names = _codes(table.residue)
     # An alternative is what has one name under one residue number.
     _, first_row, alternative = np.unique(group * len(names) + name_codes, return_index=True, return_inverse=True)
-    atoms = _backbones(table, alternative, len(first_row))
+    atoms = _backbones(table, np.arange(len(table)), alternative, len(first_row))
     alternative_names = table.residue[first_row].tolist()
     in_sequence = _names_in_sequences(table)
     letters = {name: residue_letter(name, table.parents) for name in names.tolist()}
@@ -149,7 +149,7 @@ def _residues(table: AtomTable) -> list[Residue]:
         is_in_table = table.is_mmcif and table.is_in_sequence(int(first_row[number]))
         more = (number in ends, letters[name], may_be[name], is_in_table)
         found.append(Residue([name], [atoms[number]], [rows_of[number]], *(*values[:-1], *more)))
-    return _with_late_atoms(found)
+    return _with_late_atoms(table, found)
 
 
 def _names_in_sequences(table: AtomTable) -> frozenset[str]:
@@ -179,16 +179,18 @@ def _groups(table: AtomTable) -> Int64[np.ndarray, " A"]:
     return np.cumsum(is_new)
 
 
-def _backbones(table: AtomTable, alternative: Int64[np.ndarray, " A"], count: int) -> Float64[np.ndarray, "K 5 3"]:
+def _backbones(
+    table: AtomTable, rows: Int64[np.ndarray, " R"], alternative: Int64[np.ndarray, " R"], count: int
+) -> Float64[np.ndarray, "K 5 3"]:
     """N, CA, C, O and CB of every alternative; of alternative locations the most occupied, ties by their letter."""
     atoms = np.full((count, len(ATOMS), 3), np.nan)
-    which = np.full(len(table), -1)
+    which = np.full(len(rows), -1)
     for number, name in enumerate(ATOMS):
-        which[table.name == name] = number
-    rows = np.flatnonzero(which >= 0)
-    order = np.lexsort((rows, table.altloc[rows], -table.occupancy[rows]))[::-1]
-    rows = rows[order]  # the last to be written stays
-    atoms[alternative[rows], which[rows]] = table.position[rows]
+        which[table.name[rows] == name] = number
+    kept = np.flatnonzero(which >= 0)
+    rows, alternative, which = rows[kept], alternative[kept], which[kept]
+    order = np.lexsort((rows, table.altloc[rows], -table.occupancy[rows]))[::-1]  # the last to be written stays
+    atoms[alternative[order], which[order]] = table.position[rows[order]]
     return atoms
 
 
@@ -216,22 +218,27 @@ def _is_alternative(residue: Residue, atoms: Float64[np.ndarray, "5 3"]) -> bool
     return not math.dist(residue.atoms[0][CA], atoms[CA]) > _FUSED
 
 
-def _with_late_atoms(residues: list[Residue]) -> list[Residue]:
-    """Without those that only add atoms to a residue above: hydrogens or alternative locations at the end of a file."""
+def _with_late_atoms(table: AtomTable, residues: list[Residue]) -> list[Residue]:
+    """Residues put together whose atoms do not stand together: water between them, hydrogens at the end of the file."""
     first: dict[tuple[str, str, str, int, str, str], Residue] = {}
     kept = []
     for residue in residues:
         key = (residue.chain, residue.segment, residue.asym, *residue.id, residue.names[0])
         above = first.setdefault(key, residue)
-        is_near = math.dist(above.atoms[0][CA], residue.atoms[0][CA]) < 1.0 and residue.ter == above.ter
-        adds = above is not residue and residue.number != NO_NUMBER
-        adds = adds and (is_near or bool(np.isnan(residue.atoms[0]).all()))
-        if adds:
-            above.rows[0] = np.concatenate([above.rows[0], residue.rows[0]])
-            above.atoms[0] = np.where(np.isnan(above.atoms[0]), residue.atoms[0], above.atoms[0])
-        else:
+        if above is residue or residue.number == NO_NUMBER or not _are_one(above, residue):
             kept.append(residue)
+            continue
+        rows = above.rows[0] = np.concatenate([above.rows[0], residue.rows[0]])
+        above.atoms[0] = _backbones(table, rows, np.zeros(len(rows), dtype=np.int64), 1)[0]
+        above.is_last = above.is_last or residue.is_last
     return kept
+
+
+def _are_one(above: Residue, below: Residue) -> bool:
+    """Whether two residues of one number and name share no atom, or only alternative locations of one."""
+    distances = np.linalg.norm(above.atoms[0] - below.atoms[0], axis=1)
+    is_near = not (distances > _FUSED).any()
+    return is_near and (above.ter == below.ter or bool(np.isnan(below.atoms[0]).all()))
 
 
 # ---------------------------------------------------------------- bonds
