@@ -170,6 +170,8 @@ class Protein:
 
     `source` says where it came from in words a user can act on ("my.fasta, record 3"); `note` says what was changed on
     reading, or is empty. `chains` is None for a single chain, else where those of a complex lie in the sequence.
+    `residue_numbers` are the author's, with insertion codes ("52", "52A", "-3"), one for each residue and empty where
+    it is not known; None where there is no structure to number them.
     """
 
     id: str
@@ -178,6 +180,7 @@ class Protein:
     note: str = ""
     structure: Structure | None = None
     chains: Chains | None = None
+    residue_numbers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -186,6 +189,8 @@ class Protein:
             raise ValueError(f"{self.id}: the sequence is empty")
         if self.chains is not None and self.chains.spans[-1][1] != len(self.sequence):
             raise ValueError(f"{self.id}: chains at {self.chains} of a sequence of {len(self.sequence)} residues")
+        if self.residue_numbers is not None and len(self.residue_numbers) != len(self.sequence):
+            raise ValueError(f"{self.id}: {len(self.residue_numbers)} residue numbers for {len(self.sequence)} residues")
 
     def __len__(self) -> int:
         return len(self.sequence)
