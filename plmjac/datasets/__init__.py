@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from plmjac.datasets.base import Dataset, InputError, Record, nearest
 from plmjac.datasets.cameo_pta import CameoPtaDataset
 from plmjac.datasets.complex import ComplexDataset
+from plmjac.datasets.contact_maps import ContactMapsDataset
 from plmjac.datasets.demo import DemoDataset
 from plmjac.datasets.fasta import FastaDataset
 from plmjac.datasets.pdb import PdbDataset
@@ -21,6 +22,7 @@ from plmjac.datasets.zhang2024 import Zhang2024Dataset
 DATASETS: dict[str, type] = {
     "cameo_pta": CameoPtaDataset,
     "complex": ComplexDataset,
+    "contact_maps": ContactMapsDataset,
     "demo": DemoDataset,
     "fasta": FastaDataset,
     "pdb": PdbDataset,

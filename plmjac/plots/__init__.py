@@ -13,6 +13,7 @@ from plmjac.plots.approximations import cost_curve
 from plmjac.plots.attention import attention_heads
 from plmjac.plots.capacity import capacity_estimates
 from plmjac.plots.complexes import ComplexPanel, complex_maps
+from plmjac.plots.conformations import ConformationPanel, conformation_maps
 from plmjac.plots.couplings import correlations, coupling_blocks
 from plmjac.plots.files import save
 from plmjac.plots.maps import MapPanel, contact_map, contact_maps, true_contacts
@@ -20,12 +21,14 @@ from plmjac.plots.precision import Curve, paired_scores, precision_curves
 
 __all__ = [
     "ComplexPanel",
+    "ConformationPanel",
     "Curve",
     "Figure",
     "MapPanel",
     "attention_heads",
     "capacity_estimates",
     "complex_maps",
+    "conformation_maps",
     "contact_map",
     "contact_maps",
     "correlations",
