@@ -35,7 +35,8 @@ def clusters(states: Int8[np.ndarray, "N C"], number: int, seed: int) -> Int64[n
     used, counts = np.unique(labels, return_counts=True)
     rank = np.empty(number, dtype=np.int64)
     rank[used[np.argsort(-counts, kind="stable")]] = np.arange(len(used))
-    return rank[labels]
+    ranked: Int64[np.ndarray, " N"] = rank[labels]
+    return ranked
 
 
 def _first_centres(rows: Float32[np.ndarray, "N D"], number: int, seed: int) -> Float32[np.ndarray, "K D"]:
@@ -58,4 +59,5 @@ def _distances(rows: Float32[np.ndarray, "N D"], centres: Float32[np.ndarray, "K
     """Squared distances, in float64 and never negative."""
     product = rows.astype(np.float64) @ centres.astype(np.float64).T
     squares = (rows.astype(np.float64) ** 2).sum(axis=1)[:, None] + (centres.astype(np.float64) ** 2).sum(axis=1)
-    return np.maximum(squares - 2 * product, 0)
+    distances: np.ndarray = np.maximum(squares - 2 * product, 0)
+    return distances

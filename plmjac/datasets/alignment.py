@@ -120,7 +120,9 @@ def _unequal(rows: list[AlignedRow]) -> AlignedRow | None:
 
 def _row(record: Protein, letters: str) -> AlignedRow:
     """A row in a3m: upper case and `-` are columns, lower case is an insertion, `.` nothing."""
-    columns, residues, places = [], [], []
+    columns: list[str] = []
+    residues: list[str] = []
+    places: list[int] = []
     for letter in letters:
         if letter == ".":
             continue

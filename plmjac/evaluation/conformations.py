@@ -87,7 +87,8 @@ class Conformations:
         """The pairs of a class as a symmetric map."""
         chosen: Bool[np.ndarray, "L L"] = np.zeros((len(self.sequence), len(self.sequence)), dtype=bool)
         chosen[self.first[self.label == label], self.second[self.label == label]] = True
-        return chosen | chosen.T
+        both: Bool[np.ndarray, "L L"] = chosen | chosen.T
+        return both
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,7 +334,8 @@ def _top_pairs(scores: Float[np.ndarray, "L L"], both: Conformations) -> Bool[np
     best = (_places(scores, both) < len(both.sequence)) & np.isfinite(scores[both.first, both.second])
     chosen: Bool[np.ndarray, "L L"] = np.zeros(scores.shape, dtype=bool)
     chosen[both.first[best], both.second[best]] = True
-    return chosen | chosen.T
+    both_ways: Bool[np.ndarray, "L L"] = chosen | chosen.T
+    return both_ways
 
 
 def _printed(table: pd.DataFrame, both: Conformations, settings: Settings) -> str:

@@ -247,8 +247,9 @@ def _printed(
         "r: correlation of a relative's map with the reference's own",
         "",
     ]
-    bins = pd.cut(scored["identity"], np.linspace(0, 1, 11), right=False).cat.add_categories("1").fillna("1")
-    grouped = scored.groupby(["store", bins], sort=True, observed=True)
+    tenth = (10 * scored["identity"] + 1e-9).astype(int)
+    bins = tenth.map(lambda each: "1" if each >= 10 else f"{each / 10:g} to {(each + 1) / 10:g}")
+    grouped = scored.groupby(["store", bins], sort=True)
     by_identity = grouped[["P@L", "P@L/2", "P@L/5", "r"]].mean().assign(n=grouped.size()).reset_index()
     lines.append(by_identity.to_string(index=False, float_format="{:.3f}".format))
     lines += ["", "mean map of random choices of relatives, 95 % of the choices in brackets"]
