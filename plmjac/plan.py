@@ -1,8 +1,8 @@
 """Forecast a run: `python -m plmjac.plan +dataset=pdb model=esm2_650m ...`, the arguments of predict, nothing is run.
 
 Hours are forecast from this machine's own measured matrix-product rate, and beside it for the usual GPUs, in the
-precision that the run would have there, at the share of their peak that is stated; they are orders of magnitude, not
-promises. Memory is added up tensor by tensor (`plmjac.inference.memory`).
+precision that the run would have there, from what was measured on one (`plmjac.inference.rates`). Memory is added up
+tensor by tensor (`plmjac.inference.memory`).
 """
 
 import logging
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("plmjac.plan")
 
-GPU_FLOPS = {
-    "fp32": {"A100": 19.5e12, "H100 or H200": 60e12},
-    "tf32": {"A100": 156e12, "H100 or H200": 494e12},
-    "fp16": {"A100": 312e12, "H100 or H200": 989e12},
-}
-"""Peak rates of the makers' data sheets: without tensor cores (fp32), and with them and without sparsity."""
-GPU_SHARE = {"fp32": 0.5, "tf32": 0.3, "fp16": 0.3}
-"""A guess: published codes for this workload reach 0.1 to 0.4 with tensor cores."""
 CPU_SHARE = 0.5
 
 
@@ -109,12 +101,18 @@ def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, model: "Mode
         f"time      {duration(total / rate)} on this machine's CPU at {rate / 1e9:.0f} GFLOP/s (half of what its matrix"
     )
     print("          products were just measured to do; small models are slower than this, by their overhead)")
-    precision = precision_on("cuda", settings)
-    share = GPU_SHARE[precision]
-    for name, peak in GPU_FLOPS[precision].items():
-        print(f"          {duration(total / (peak * share))} on one {name} in {precision}, at {share:.0%} of its peak")
+    _print_gpu_times(total, sum(lengths) / len(lengths), settings, model)
     print(f"store     about {size(work.stored)}, uncompressed")
     print(f"memory    {work.memory}")
+
+
+def _print_gpu_times(flops: float | int, length: float, settings: PredictConfig, model: "ModelSize") -> None:
+    from plmjac.inference.rates import Way, gpu_times
+
+    precision = precision_on("cuda", settings)
+    way: Way = "plain" if not settings.model.fast else "compiled" if settings.model.compiled else "fast"
+    for each in gpu_times(flops, model.num_parameters, length, precision, way):
+        print(f"          {duration(each.seconds)} on one {each.card} in {precision}\n            ({each.source})")
 
 
 def _jacobian_work(rows: "list[ManifestRow]", settings: PredictConfig, model: "ModelSize") -> _Work:

@@ -20,7 +20,7 @@ from plmjac.coevolution.alignment import match
 from plmjac.datasets.alignment import AlignedRow, identity_and_coverage, read_aligned
 from plmjac.draws import generator
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
-from plmjac.files import nearest
+from plmjac.files import nearest, shorten
 from plmjac.metrics import RANGES, chance, hits_in, precision_at, ranking, reason_for_nan
 from plmjac.records import Atom, Contacts, Protein
 
