@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import BaseFileLock
 
+from plmjac import interruption
 from plmjac.records import Filtered, Protein, Rejected
 from plmjac.store import (
     SavedRows,
@@ -86,7 +87,7 @@ class Preparation:
             self._guard = lock(self.request.store)
             create_or_check(self.request.store, self.request.identity, self.request.details)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOENT, *interruption.TO_MEND):
                 raise
             raise StoreError(f"{self.request.store} cannot be written: {error.strerror or error}") from error
 

@@ -58,6 +58,7 @@ class Bench:
             "+dataset=fasta", f"dataset.path={path}", "model=debug", "threads=1", "trainer=cpu",
             "keep=[contacts,logits,jacobian]", "rows_per_chunk=8",
         )  # fmt: skip
+        forks.compose(*arguments)
         bench = cls(forks, folder, arguments)
         store = bench.new_store()
         done = forks.run(*arguments, f"store={store}", count_under=store)

@@ -53,6 +53,11 @@ class Forks:
         self._parent.wait(timeout=30)
         self._folder.cleanup()
 
+    def compose(self, *arguments: str) -> None:
+        """Have the parent remember a configuration of predict, for all stores: runs with it start at once."""
+        assert self._parent.stdin is not None
+        self._parent.stdin.write(json.dumps({"compose": arguments}) + "\n")
+
     def run(
         self,
         *arguments: str,
@@ -103,6 +108,9 @@ def _serve() -> None:
     _warm_up()
     for line in sys.stdin:
         request = json.loads(line)
+        if "compose" in request:
+            _compose("predict", request["compose"])
+            continue
         child = os.fork()
         if child == 0:
             _child(request)
@@ -185,6 +193,7 @@ def _command(request: dict[str, Any]) -> int:
         injection = Injection(None, request["count_under"])
     if injection is not None:
         injection.install()
+    _compose_once(module, request["module"].rsplit(".", 1)[1])
     try:
         module.main()
     finally:
@@ -193,9 +202,37 @@ def _command(request: dict[str, Any]) -> int:
     return 0
 
 
-def command_line(arguments: Sequence[str]) -> str:
-    """Arguments as one would type them, for messages."""
-    return " ".join(arguments)
+def _compose_once(module: Any, name: str) -> None:
+    """Let the command take its configuration from the parent's memory where that composed the same but for the store.
+
+    Hydra takes longer than all the rest of such a run. Arguments that it has not met go the ordinary way.
+    """
+    arguments = tuple(text for text in sys.argv[1:] if not text.startswith("store="))
+    store = [text.removeprefix("store=") for text in sys.argv[1:] if text.startswith("store=")]
+    known = _composed.get((name, arguments))
+    if known is None or len(store) != 1:
+        return
+    from plmjac import config
+
+    def run(_name: str, job: Any, *_: Any, **__: Any) -> int:
+        config._set_up_logging()
+        try:
+            return int(job({**known, "store": store[0]}))
+        except config.UsageError as error:
+            config.log.error("error: %s", error)
+            return config.USAGE
+
+    module.run = run
+
+
+_composed: dict[tuple[str, tuple[str, ...]], dict[str, Any]] = {}
+"""In the parent: configurations by command and arguments, the store left out."""
+
+
+def _compose(name: str, arguments: Sequence[str]) -> None:
+    from support import composed
+
+    _composed[name, tuple(arguments)] = composed(name, *arguments, "store=unnamed")
 
 
 if __name__ == "__main__":

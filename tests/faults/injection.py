@@ -160,7 +160,7 @@ class _Watched:
     def write(self, data: Any) -> int:
         if self._injection.strikes("write"):
             action = self._injection.fault.action if self._injection.fault else ""
-            if action != "kill":  # what a full disk or a torn write leaves: half
+            if action != "kill" and action not in SIGNALS:  # what a full disk or a torn write leaves: half
                 self._file.write(bytes(data)[: len(bytes(data)) // 2])
                 self._file.flush()
             self._injection.strike(self._path)
