@@ -99,7 +99,7 @@ def manifest(
     there = {protein.id: protein for protein in stored}
     key_with = {protein.input: protein.alias_of or protein.key for protein in there.values()}
     done = set(key_with.values())
-    taken = {protein.key.casefold() for protein in there.values()}
+    keys = _Keys(protein.key for protein in there.values())
     first: dict[str, ManifestRow] = {}
     rows: list[ManifestRow] = []
     for record in records:
@@ -109,23 +109,29 @@ def manifest(
         if row.status == "pending" and known is not None and known is there.pop(row.id, None):
             row = replace(row, key=known.key)
         else:
-            row = replace(row, key=_free_key(row.id, taken))
-        taken.add(row.key.casefold())
+            row = replace(row, key=keys.free(row.id))
         if row.status == "pending":
             row = _with_primary(row, key_with.setdefault(row.input, row.key), done)
         rows.append(row)
     return rows
 
 
-def merge(now: Iterable[ManifestRow], earlier: Iterable[ManifestRow]) -> list[ManifestRow]:
+def merge(
+    now: Iterable[ManifestRow], earlier: Iterable[ManifestRow], there: Collection[str]
+) -> list[ManifestRow]:
     """The rows of this run, then those of earlier runs whose records this run did not bring: nothing is forgotten.
 
-    What an earlier run left undone and this one was not asked for is "unfinished", so that nobody computes it unasked.
+    What an earlier run left undone, or somebody deleted since (`there` are the keys of the proteins in the store), and
+    this run was not asked for is "unfinished", so that nobody computes it unasked.
     """
     current = list(now)
     keys = {row.key for row in current}
-    others = [row for row in earlier if row.key not in keys]
-    return current + [replace(row, status="unfinished") if row.status == "pending" else row for row in others]
+    others = (row for row in earlier if row.key not in keys)
+    return current + [replace(row, status="unfinished") if _is_open(row, there) else row for row in others]
+
+
+def _is_open(row: ManifestRow, there: Collection[str]) -> bool:
+    return row.status == "pending" or (row.status == "done" and (row.alias_of or row.key) not in there)
 
 
 def forwards(length: int, per_residue: int = 19) -> int:
@@ -213,11 +219,19 @@ def _with_primary(row: ManifestRow, primary: str, done: set[str]) -> ManifestRow
     return row if primary == row.key else replace(row, alias_of=primary, cost=0.0)
 
 
-def _free_key(identifier: str, taken: set[str]) -> str:
-    """The key of the id, or a numbered one where that name, in any case of its letters, is taken (macOS, Windows)."""
-    key = candidate = key_of(identifier)
-    number = 2
-    while candidate.casefold() in taken:
-        candidate = f"{key}%23{number}"
-        number += 1
-    return candidate
+class _Keys:
+    """Hands out keys, each once; names that differ only in the case of their letters count as one (macOS, Windows)."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken = {key.casefold() for key in taken}
+        self._number: dict[str, int] = {}
+
+    def free(self, identifier: str) -> str:
+        """The key of the id, or the first numbered one where that is taken; in constant time for any number of them."""
+        key = candidate = key_of(identifier)
+        folded = key.casefold()
+        while candidate.casefold() in self._taken:
+            number = self._number[folded] = self._number.get(folded, 1) + 1
+            candidate = f"{key}%23{number}"
+        self._taken.add(candidate.casefold())
+        return candidate

@@ -77,10 +77,8 @@ class Preparation:
             stored=stored_proteins(store, earlier),
         )
         SavedRows(store).drop_all_but({row.key for row in remaining(self.asked, ())})
-        for row in self.asked:
-            if row.status == "failed":
-                writer.record_failure(row.key, row.id, row.reason)
-        write_manifest(store, merge(self.asked, earlier))
+        writer.record_refused(row for row in self.asked if row.status == "failed")
+        write_manifest(store, merge(self.asked, earlier, completed(store)))
 
     def _take_store(self) -> None:
         try:
@@ -116,7 +114,7 @@ class Preparation:
         there = completed(store)
         reasons = {path.stem: json.loads(path.read_bytes())["reason"] for path in (store / "failed").glob("*.json")}
         self.asked = [_outcome(row, there, reasons) for row in self.asked]
-        write_manifest(store, merge(self.asked, read_manifest(store)))
+        write_manifest(store, merge(self.asked, read_manifest(store), there))
         return self.asked
 
 

@@ -7,6 +7,7 @@ holds the lock.
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from plmjac.store.layout import (
     write_whole,
 )
 from plmjac.store.saved_rows import FOLDER
+from plmjac.workplan import ManifestRow
 
 LATER_KEYS = ("substitutions.symmetrized",)
 """Of the identity; what an earlier version wrote without them was made otherwise and is not continued."""
@@ -139,13 +141,21 @@ class StoreWriter:
         return PendingProtein(folder, self.path / PROTEINS / key, attributes)
 
     def fail(self, key: str, identifier: str, failure: Failure) -> None:
-        """Record why a protein could not be computed."""
-        self.record_failure(key, identifier, failure.reason, failure.trace)
-
-    def record_failure(self, key: str, identifier: str, reason: str, trace: str = "") -> None:
-        """Write failed/<key>.json."""
-        document = {"id": identifier, "key": key, "reason": reason, "trace": trace}
+        """Record why a protein could not be computed: failed/<key>.json."""
+        document = {"id": identifier, "key": key, "reason": failure.reason, "trace": failure.trace}
         write_whole(self.path / FAILED / f"{key}.json", to_json(document))
+
+    def record_refused(self, rows: Iterable[ManifestRow]) -> None:
+        """Write failed/<key>.json of input records that no run could compute.
+
+        Not forced to the disk, for each start writes them anew: two waits for the disk a record are minutes where a
+        large input is bad.
+        """
+        for row in rows:
+            path = self.path / FAILED / f"{row.key}.json"
+            temporary = path.with_name(f".{path.name}.tmp")
+            temporary.write_bytes(to_json({"id": row.id, "key": row.key, "reason": row.reason, "trace": ""}))
+            os.replace(temporary, path)
 
     def forget_failures(self) -> None:
         """Drop the failures of earlier runs: this run tries again and reports its own."""
@@ -160,8 +170,20 @@ class StoreWriter:
         for path in (self.path / PROTEINS).iterdir():
             if path.is_dir() and not (path / "zarr.json").is_file():  # somebody began to delete it
                 shutil.rmtree(path)
-        for path in [*self.path.glob(".*.tmp"), *(self.path / FAILED).glob(".*.tmp")]:
-            path.unlink()
+        for folder in (self.path, self.path / PROTEINS, self.path / FAILED):
+            for path in folder.glob(".*.tmp"):
+                path.unlink(missing_ok=True)
+
+    def remove(self, key: str) -> None:
+        """Take a protein out of the store; killed at any instant it is there whole, or gone."""
+        doomed = self.path / PENDING / key
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.rename(self.path / PROTEINS / key, doomed)
+        sync(self.path / PROTEINS)
+        if doomed.is_dir():
+            shutil.rmtree(doomed)
+        else:
+            doomed.unlink()
 
 
 def lock(path: Path) -> filelock.BaseFileLock:
