@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock
-
 from plmjac import interruption
 from plmjac.records import Filtered, Protein, Rejected
 from plmjac.store import (
     SavedRows,
     StoreError,
+    StoreLock,
     StoreWriter,
     completed,
     create_or_check,
@@ -54,7 +53,7 @@ class Preparation:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.asked: list[ManifestRow] = []
-        self._guard: BaseFileLock | None = None
+        self._guard: StoreLock | None = None
 
     def prepare(self) -> None:
         """Read the input, take the store, and write down what is to be done. Does nothing the second time."""

@@ -4,6 +4,7 @@ Read with `open_store`; the writing half is for plmjac.inference.
 """
 
 from plmjac.store.layout import CorruptStoreError, StoreError
+from plmjac.store.lock import StoreLock
 from plmjac.store.manifest import read_manifest, write_manifest
 from plmjac.store.reader import JacobianStore, StoredProtein, completed, open_store, stored_proteins
 from plmjac.store.saved_rows import SavedRows
@@ -17,6 +18,7 @@ __all__ = [
     "PendingProtein",
     "SavedRows",
     "StoreError",
+    "StoreLock",
     "StoreWriter",
     "StoredProtein",
     "completed",

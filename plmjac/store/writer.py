@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import zarr
 from jaxtyping import Float, Shaped
@@ -35,6 +34,7 @@ from plmjac.store.layout import (
     tree_digests,
     write_whole,
 )
+from plmjac.store.lock import RUN, StoreLock
 from plmjac.store.saved_rows import FOLDER
 from plmjac.workplan import ManifestRow
 
@@ -186,19 +186,13 @@ class StoreWriter:
             doomed.unlink()
 
 
-def lock(path: Path) -> filelock.BaseFileLock:
-    """Keep the store, there already or not, for this run until the process ends, however it ends.
+def lock(path: Path, role: str = RUN) -> StoreLock:
+    """Keep the store, there already or not, for this run or shard until `release` or the end of the process.
 
     Raises StoreError while another run holds it, or where the path is something else than a store.
     """
     _check_is_ours(path)
-    (path / PENDING).mkdir(parents=True, exist_ok=True)
-    guard = filelock.FileLock(path / PENDING / "lock")
-    try:
-        guard.acquire(timeout=0)
-    except filelock.Timeout:
-        raise StoreError(f"{path} is being written by another run; wait for it to end, or use another store") from None
-    return guard
+    return StoreLock(path, role)
 
 
 def create_or_check(path: Path, identity: dict[str, Any], details: dict[str, Any]) -> dict[str, Any]:
