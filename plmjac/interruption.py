@@ -39,7 +39,7 @@ TO_MEND = {
     errno.EOPNOTSUPP: "give store= a place on a POSIX file system",
     errno.EINVAL: "give store= a place on a POSIX file system",
 }
-"""Errors of the system that come again until somebody does something: exit code 2, so that no job is requeued for ever."""
+"""Errors that come again until somebody does something: exit code 2, so that no job is requeued for ever."""
 
 PASSING = {
     errno.ENOSPC: "make room",
@@ -117,7 +117,7 @@ def _end_after_grace(told: socket.socket) -> None:
 
 
 def failed_by_the_system(error: OSError) -> tuple[int, str]:
-    """The exit code and the sentence for an error of the disk or the file system: 75, or 2 where it would come again."""
+    """The exit code and the sentence for an error of the file system: 75, or 2 where it would come again."""
     said = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
     if error.errno in TO_MEND:
         return 2, f"stopped: {said}. Nothing is lost; {TO_MEND[error.errno]}, and run the same command again to resume"

@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +18,9 @@ from plmjac.predict import build_dataset, precision_on
 from plmjac.predict_settings import PredictConfig, parse_predict
 
 if TYPE_CHECKING:
+    from plmjac.datasets import Dataset
     from plmjac.models import Architecture
+    from plmjac.records import Protein
     from plmjac.workplan import ManifestRow
 
 log = logging.getLogger("plmjac.plan")
@@ -46,14 +48,16 @@ def plan(config: Config) -> int:
     except (ValueError, OSError) as error:
         raise UsageError(f"{error}") from error
     try:
-        rows, reasons = _rows(settings)
+        rows, reasons, mine = _rows(settings, size)
     except (InputError, StoreError) as error:
         raise UsageError(str(error)) from error
     print(f"model     {settings.model.name}: {size}, {millions(size.num_parameters)} parameters")
     print(f"dataset   {settings.dataset['name']}: {len(rows)} records")
     for reason, count in reasons.items():
         print(f"            {count:6d} {reason}")
-    todo = [row for row in rows if row.status == "pending" and not row.alias_of]
+    todo = [row for row in rows if row.status == "pending" and not row.alias_of and row.key in mine]
+    if settings.shard:
+        print(f"shard     {settings.shard}: {len(mine)} proteins, of which {len(todo)} are to be computed")
     if todo:
         _print_work(todo, settings, size)
     for row in rows:
@@ -62,15 +66,19 @@ def plan(config: Config) -> int:
     return DONE
 
 
-def _rows(settings: PredictConfig) -> "tuple[list[ManifestRow], Counter[str]]":
-    """The manifest as predict would write it now, and how many records fall under each reason to run or not to run."""
+def _rows(settings: PredictConfig, size: "Architecture") -> "tuple[list[ManifestRow], Counter[str], set[str]]":
+    """The manifest as predict would write it now, how many records fall under each reason to run or not to run, and
+    the keys of the proteins that are this shard's."""
     from plmjac.store import read_manifest, stored_proteins
-    from plmjac.workplan import manifest
+    from plmjac.workplan import manifest, planned
 
     earlier = read_manifest(settings.store)
     failed_before = {row.key for row in earlier if row.status == "failed"}
     stored = stored_proteins(settings.store, earlier)
-    rows = manifest(build_dataset(settings), max_length=settings.max_length, stored=stored)
+    dataset = build_dataset(settings)
+    cost = _cost(settings, size, dataset)  # as predict counts it, or shards would be cut elsewhere
+    rows = manifest(dataset, max_length=settings.max_length, cost=cost, stored=stored)
+    mine = {row.key for row in (settings.shard.of(rows) if settings.shard else planned(rows))}
     reasons: Counter[str] = Counter()
     plain = []
     for row in rows:
@@ -85,7 +93,18 @@ def _rows(settings: PredictConfig) -> "tuple[list[ManifestRow], Counter[str]]":
         else:
             reasons[f"{row.status} (see below)" if row.status != "filtered" else "left out by the dataset"] += 1
             plain.append(row)
-    return plain, reasons
+    return plain, reasons, mine
+
+
+def _cost(settings: PredictConfig, size: "Architecture", dataset: "Dataset") -> "Callable[[Protein], float]":
+    """The work of one protein in floating point operations."""
+    from plmjac.inference.annotations import annotations
+    from plmjac.workplan import forwards
+
+    if settings.recovery is not None:
+        return settings.recovery.cost(size.flops, annotations(settings.recovery.segments, dataset))
+    per_residue = settings.substitutions.forwards_per_residue
+    return lambda protein: float(forwards(len(protein), per_residue) * size.flops(len(protein)))
 
 
 @dataclass(frozen=True)

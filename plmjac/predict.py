@@ -212,6 +212,7 @@ def _request(settings: PredictConfig, config: Config, model: "LanguageModel") ->
         identity=identity,
         details={"run": run_facts, "config": _jsonable(config), "versions": versions()},
         max_length=settings.max_length,
+        shard=settings.shard,
     )
     return (_jacobian_request if settings.recovery is None else _recovery_request)(request, settings, model)
 

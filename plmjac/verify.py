@@ -1,4 +1,4 @@
-"""Is a store what was written? `python -m plmjac.verify store=runs/pdb.zarr [deep=true] [repair=true]`; exit code 1 if not."""
+"""Is a store what was written? `python -m plmjac.verify store=runs/pdb.zarr [deep=true] [repair=true]`; else exit 1."""
 
 import logging
 import sys

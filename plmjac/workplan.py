@@ -116,9 +116,7 @@ def manifest(
     return rows
 
 
-def merge(
-    now: Iterable[ManifestRow], earlier: Iterable[ManifestRow], there: Collection[str]
-) -> list[ManifestRow]:
+def merge(now: Iterable[ManifestRow], earlier: Iterable[ManifestRow], there: Collection[str]) -> list[ManifestRow]:
     """The rows of this run, then those of earlier runs whose records this run did not bring: nothing is forgotten.
 
     What an earlier run left undone, or somebody deleted since (`there` are the keys of the proteins in the store), and
@@ -160,6 +158,11 @@ def remaining(rows: Iterable[ManifestRow], done: Collection[str]) -> list[Manife
     return [row for row in rows if row.status == "pending" and not row.alias_of and row.key not in done]
 
 
+def planned(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
+    """The proteins that a plan is about, done or not: not an alias, and not refused."""
+    return [row for row in rows if row.status in ("pending", "done") and not row.alias_of]
+
+
 def shard(rows: Iterable[ManifestRow], rank: int, world_size: int) -> list[ManifestRow]:
     """This rank's proteins: the costliest first, each to the rank with the least to do so far (LPT).
 
@@ -176,6 +179,34 @@ def shard(rows: Iterable[ManifestRow], rank: int, world_size: int) -> list[Manif
         if number == rank:
             mine.append(row)
     return mine
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` jobs that share a plan without talking to one another: which of its proteins are its own."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """From "3/16". Raises ValueError."""
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ValueError(f"shard={text}: write shard=k/n, k counted from 1 to n, such as shard=3/16")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @property
+    def role(self) -> str:
+        """What the store's lock knows it by; a file name."""
+        return f"{self.number}-of-{self.count}"
+
+    def of(self, rows: Iterable[ManifestRow]) -> list[ManifestRow]:
+        """This shard's proteins, those that are done already included: so all shards agree, whenever they start."""
+        return shard(planned(rows), self.number - 1, self.count)
 
 
 def _row(

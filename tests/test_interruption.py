@@ -77,7 +77,16 @@ def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [("ENOSPC", 75), ("EIO", 75), ("ESTALE", 75), ("ENOENT", 75), ("EACCES", 2), ("EROFS", 2), ("EXDEV", 2), ("EBUSY", 75)],
+    [
+        ("ENOSPC", 75),
+        ("EIO", 75),
+        ("ESTALE", 75),
+        ("ENOENT", 75),
+        ("EACCES", 2),
+        ("EROFS", 2),
+        ("EXDEV", 2),
+        ("EBUSY", 75),
+    ],
 )
 def test_errors_of_the_system_are_a_sentence_and_a_code(number: str, code: int) -> None:
     error = OSError(getattr(errno, number), os.strerror(getattr(errno, number)), "/store/file")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from plmjac.store import StoreError
-from plmjac.store import lock as take
 from plmjac.store import lock as lock_function
+from plmjac.store import lock as take
 from plmjac.store.lock import StoreLock
 
 module = sys.modules["plmjac.store.lock"]

@@ -91,14 +91,18 @@ class StoreLock:
         self.is_alone = _flock(handle, exclusive=True)
         if self._role == RUN:
             if not self.is_alone:
-                raise StoreError(f"{self._store} is being written by another run; wait for it to end, or use another store")
+                raise StoreError(
+                    f"{self._store} is being written by another run; wait for it to end, or use another store"
+                )
             return
         if not _flock(handle, exclusive=False):  # also makes the lock that it got alone one that others can join
             raise StoreError(
                 f"{self._store} is being written by a run without shard=; wait for it to end, or use another store"
             )
         if not _flock(self._open(f"lock.{self._role}"), exclusive=True):
-            raise StoreError(f"shard {self._role.replace('-of-', '/')} of {self._store} is being written by another run")
+            raise StoreError(
+                f"shard {self._role.replace('-of-', '/')} of {self._store} is being written by another run"
+            )
 
     def _open(self, name: str) -> int:
         self._handles.append(os.open(self._folder / name, os.O_RDWR | os.O_CREAT, 0o666))
@@ -164,10 +168,11 @@ class Lease:
             with contextlib.suppress(FileNotFoundError):
                 age = now - path.stat().st_mtime
                 if age < STALE_SECONDS and not _has_died(holder):
+                    who = f"process {holder.get('process', '?')} on {holder.get('host', '?')}"
                     raise StoreError(
-                        f"{store} is being written by process {holder.get('process', '?')} on {holder.get('host', '?')}, "
-                        f"says {path}, {max(0.0, age):.0f} s ago; wait for it to end. A run that was killed there is taken over "
-                        f"{STALE_SECONDS:.0f} s after its last sign of life, or at once if you delete that file"
+                        f"{store} is being written by {who}, says {path}, {max(0.0, age):.0f} s ago; wait for it to "
+                        f"end. If it was killed, its place is free {STALE_SECONDS:.0f} s after its last sign of life, "
+                        "or at once if you delete that file"
                     )
                 path.rename(path.with_name(f"{path.name}.{self._token}.stale"))
         for stale in self._folder.glob("lease.*.stale"):

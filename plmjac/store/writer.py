@@ -7,7 +7,7 @@ holds the lock.
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,10 +157,11 @@ class StoreWriter:
             temporary.write_bytes(to_json({"id": row.id, "key": row.key, "reason": row.reason, "trace": ""}))
             os.replace(temporary, path)
 
-    def forget_failures(self) -> None:
-        """Drop the failures of earlier runs: this run tries again and reports its own."""
+    def forget_failures(self, keys: Collection[str] | None = None) -> None:
+        """Drop the failures of earlier runs, of all proteins or of these: this run tries again and reports its own."""
         for path in (self.path / FAILED).glob("*.json"):
-            path.unlink()
+            if keys is None or path.name.removesuffix(".json") in keys:
+                path.unlink()
 
     def clear_pending(self) -> None:
         """Remove what killed runs left behind, but for whole blocks of long proteins. Only under the lock."""

@@ -102,7 +102,9 @@ class Bench:
             return ["there is no store"]
         problems, there = [], tree(store)
         if there != self.expected:
-            differing = [name for name in there.keys() | self.expected.keys() if there.get(name) != self.expected.get(name)]
+            differing = [
+                name for name in there.keys() | self.expected.keys() if there.get(name) != self.expected.get(name)
+            ]
             problems.append(f"proteins/ differs in {sorted(differing)[:3]}")
         if statuses(store) != self.statuses:
             problems.append(f"the manifest says {statuses(store)}")

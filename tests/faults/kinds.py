@@ -26,8 +26,8 @@ AT_OPERATIONS: dict[str, tuple[str, ...]] = {
     "SIGUSR1": ("write",),
 }
 IN_WORDS = {
-    "kill": "killed before the n-th {}", "kill after": "killed after the n-th {}", "torn": "killed in the n-th {}, rubbish left",
-    "power cut": "power cut at the n-th {}",
+    "kill": "killed before the n-th {}", "kill after": "killed after the n-th {}",
+    "torn": "killed in the n-th {}, rubbish left", "power cut": "power cut at the n-th {}",
 }  # fmt: skip
 
 

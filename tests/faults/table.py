@@ -1,6 +1,6 @@
 """Try every kind of fault and print what came of it: `make test-faults`; exits 1 if one was not survived.
 
-    python tests/faults/table.py [--places 4] [--only TEXT]
+python tests/faults/table.py [--places 4] [--only TEXT]
 """
 
 import argparse

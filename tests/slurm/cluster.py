@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel")
@@ -118,9 +118,13 @@ PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE OverSubscribe=FO
     def states(self, job: str) -> list[dict[str, str]]:
         """The same for every task of an array that there is."""
         blocks = self.command("scontrol", "show", "job", job).split("\n\n")
-        return [dict(word.split("=", 1) for word in block.split() if "=" in word) for block in blocks if "JobId" in block]
+        return [
+            dict(word.split("=", 1) for word in block.split() if "=" in word) for block in blocks if "JobId" in block
+        ]
 
-    def wait(self, job: str, seconds: float, ends: Sequence[str] = ("COMPLETED", "FAILED", "TIMEOUT")) -> list[dict[str, str]]:
+    def wait(
+        self, job: str, seconds: float, ends: Sequence[str] = ("COMPLETED", "FAILED", "TIMEOUT")
+    ) -> list[dict[str, str]]:
         """Until every task of a job has come to one of these ends."""
 
         def ended() -> bool:
@@ -146,8 +150,7 @@ PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE OverSubscribe=FO
             )  # fmt: skip
 
 
-def _wait_for(condition: "object", seconds: float, problem: str, more: "object") -> None:
-    assert callable(condition) and callable(more)
+def _wait_for(condition: Callable[[], bool], seconds: float, problem: str, more: Callable[[], str]) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
