@@ -4,7 +4,6 @@ Hydra composes the YAML tree of conf/; what comes out is a plain dictionary, val
 are the schema. A wrong key or value ends with exit code 2 and a sentence that names the nearest right one.
 """
 
-import difflib
 import logging
 import re
 import sys
@@ -19,16 +18,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
+from plmjac.files import UsageError as UsageError
+from plmjac.files import nearest as nearest
+
 DONE, USAGE, SOME_FAILED = 0, 2, 3
 
 log = logging.getLogger("plmjac")
 
 Config = dict[str, Any]
 M = TypeVar("M", bound=BaseModel)
-
-
-class UsageError(ValueError):
-    """A mistake in what was asked for: exit code 2, and the message is all the user sees."""
 
 
 def config_dir() -> Path:
@@ -86,13 +84,6 @@ def parse(schema: type[M], config: Config, group: str = "") -> M:
         return schema.model_validate(config)
     except ValidationError as error:
         raise UsageError("\n".join(_problem(problem, schema, group) for problem in error.errors())) from None
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """The words in a list that look like this one, as the end of a sentence; all of them if none does."""
-    known = sorted(set(words))
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
 
 
 def _guarded(job: Callable[[Config], int], config: DictConfig) -> int:

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from plmjac.config import DONE, Config, UsageError, run
+from plmjac.config import DONE, Config, run
+from plmjac.files import UsageError
 from plmjac.predict import build_dataset, precision_on
 from plmjac.predict_settings import PredictConfig, parse_predict
+from plmjac.readouts import READOUTS
 
 if TYPE_CHECKING:
     from plmjac.datasets import Dataset
@@ -39,18 +41,14 @@ CPU_SHARE = 0.5
 def plan(config: Config) -> int:
     """Print the forecast of a prediction and return the exit code."""
     settings = parse_predict(config)
-    from plmjac.datasets import InputError
+    dataset = build_dataset(settings)
     from plmjac.models import architecture
-    from plmjac.store import StoreError
 
     try:
         size = architecture(settings.model.name, settings.model.checkpoint)
     except (ValueError, OSError) as error:
         raise UsageError(f"{error}") from error
-    try:
-        rows, reasons, mine = _rows(settings, size)
-    except (InputError, StoreError) as error:
-        raise UsageError(str(error)) from error
+    rows, reasons, mine = _rows(settings, dataset, size)
     print(f"model     {settings.model.name}: {size}, {millions(size.num_parameters)} parameters")
     print(f"dataset   {settings.dataset['name']}: {len(rows)} records")
     for reason, count in reasons.items():
@@ -66,7 +64,9 @@ def plan(config: Config) -> int:
     return DONE
 
 
-def _rows(settings: PredictConfig, size: "Architecture") -> "tuple[list[ManifestRow], Counter[str], set[str]]":
+def _rows(
+    settings: PredictConfig, dataset: "Dataset", size: "Architecture"
+) -> "tuple[list[ManifestRow], Counter[str], set[str]]":
     """The manifest as predict would write it now, how many records fall under each reason to run or not to run, and
     the keys of the proteins that are this shard's."""
     from plmjac.store import read_manifest, stored_proteins
@@ -75,7 +75,6 @@ def _rows(settings: PredictConfig, size: "Architecture") -> "tuple[list[Manifest
     earlier = read_manifest(settings.store)
     failed_before = {row.key for row in earlier if row.status == "failed"}
     stored = stored_proteins(settings.store, earlier)
-    dataset = build_dataset(settings)
     cost = _cost(settings, size, dataset)  # as predict counts it, or shards would be cut elsewhere
     rows = manifest(dataset, max_length=settings.max_length, cost=cost, stored=stored)
     mine = {row.key for row in (settings.shard.of(rows) if settings.shard else planned(rows))}
@@ -190,12 +189,8 @@ def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, architect
 
 def stored_bytes(length: int, keep: Iterable[str], letters: int, architecture: "Architecture") -> int:
     """Bytes of one protein's arrays before compression; `letters` are those each position is set to."""
-    others = {
-        "logits": 80 * length,
-        "jacobian": 40 * letters * length**2,
-        "attention_heads": 2 * architecture.num_layers * architecture.num_heads * length**2,
-    }
-    return sum(others.get(name, 4 * length**2) for name in keep)
+    sizes = {"L": length, "A": letters, "layers": architecture.num_layers, "heads": architecture.num_heads}
+    return sum(READOUTS[name].num_bytes(sizes) for name in keep)
 
 
 def measured_rate(seconds: float = 0.3) -> float:

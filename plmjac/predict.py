@@ -11,8 +11,6 @@ import os
 import platform
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +23,8 @@ if __name__ == "__main__":
     # of three to five. Alone it makes no difference. Read by OpenMP when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from plmjac.config import DONE, SOME_FAILED, Config, UsageError, run
+from plmjac.config import DONE, SOME_FAILED, Config, run
+from plmjac.files import UsageError
 from plmjac.inference.settings import is_only_rank, is_rank_zero, under_torchrun
 from plmjac.predict_settings import PredictConfig, parse_predict
 
@@ -47,25 +46,25 @@ def predict(config: Config) -> int:
     """Run one prediction to its end and return its exit code."""
     settings = parse_predict(config)
     log.info("dataset=%s model=%s store=%s", settings.dataset["name"], settings.model.name, settings.store)
+    dataset = build_dataset(settings)
     from plmjac.inference.device import processes
     from plmjac.inference.preparation import Preparation, summary
 
     if not is_rank_zero():
         logging.getLogger("plmjac").setLevel(logging.WARNING)
-    with _user_errors():
-        processes(settings.trainer)  # a launch that is refused leaves no store behind, and waits for no weights
-        model = _model(settings)
-        preparation = Preparation(_request(settings, config, model))
-        try:
-            if is_only_rank():
-                preparation.prepare()
-            if is_only_rank() and not preparation.open_rows:
-                log.info("nothing left to compute")
-            elif not _compute(settings, config, model, preparation):
-                return DONE  # rank 0 speaks for all
-            rows = preparation.finish()
-        finally:
-            preparation.release()
+    processes(settings.trainer)  # a launch that is refused leaves no store behind, and waits for no weights
+    model = _model(settings)
+    preparation = Preparation(_request(settings, config, model, dataset))
+    try:
+        if is_only_rank():
+            preparation.prepare()
+        if is_only_rank() and not preparation.open_rows:
+            log.info("nothing left to compute")
+        elif not _compute(settings, config, model, preparation):
+            return DONE  # rank 0 speaks for all
+        rows = preparation.finish()
+    finally:
+        preparation.release()
     log.info("%s: %s", settings.store, summary(rows))
     return SOME_FAILED if any(row.status in ("failed", "skipped") for row in rows) else DONE
 
@@ -187,13 +186,12 @@ def _heads(settings: PredictConfig, model: "LanguageModel") -> "tuple[Head, ...]
         raise UsageError(str(error)) from error
 
 
-def _request(settings: PredictConfig, config: Config, model: "LanguageModel") -> "Request":
+def _request(settings: PredictConfig, config: Config, model: "LanguageModel", dataset: "Dataset") -> "Request":
     """What determines the store's bytes (identity), what is written down besides (details), and the input."""
     from plmjac.alphabet import AMINO_ACIDS
     from plmjac.inference.device import device_kind, threads_per_rank
     from plmjac.inference.preparation import Request
 
-    dataset = build_dataset(settings)
     device = device_kind(settings.trainer)
     identity = {
         "model": {"name": model.name, "weights_sha256": model.weights_sha256, **_variant(settings)},
@@ -305,19 +303,6 @@ def _version(distribution: str) -> str:
 
 def _jsonable(config: Config) -> Config:
     return dict(json.loads(json.dumps(config, default=str)))
-
-
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    """Errors that are the user's to mend, raised anywhere below, become one sentence and exit code 2."""
-    from plmjac.datasets import InputError
-    from plmjac.inference.settings import LaunchError
-    from plmjac.store import StoreError
-
-    try:
-        yield
-    except (InputError, StoreError, LaunchError) as error:
-        raise UsageError(str(error)) from error
 
 
 def main() -> None:

@@ -5,12 +5,11 @@ a `JacobianChunk` or a `Failure`. Nothing here computes, reads or writes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
-from torch import Tensor
 
 Atom = Literal["cb", "ca"]
 
@@ -269,26 +268,6 @@ class WorkItem:
     def is_last(self) -> bool:
         """Whether the protein is complete with this block."""
         return self.stop == len(self.sequence)
-
-
-@dataclass(frozen=True, eq=False)
-class JacobianChunk:
-    """The answer to a `WorkItem`: its rows of the raw Jacobian in float32, on the device that made them.
-
-    The first chunk of a protein also carries the wild type's readouts (logits (L, 20), contact_head (L, L), ...).
-    `strength` is the norm of the change of the hidden state, averaged over the substitutions, where that is kept.
-    """
-
-    item: WorkItem
-    rows: Float[Tensor, "R A L 20"]
-    readouts: dict[str, Tensor] = field(default_factory=dict)
-    strength: Float[Tensor, "R L"] | None = None
-
-    def __post_init__(self) -> None:
-        expected = (self.item.stop - self.item.start, len(self.item.sequence), 20)
-        shape = tuple(self.rows.shape)
-        if (shape[0], *shape[2:]) != expected:
-            raise ValueError(f"{self.item.key}: a chunk of shape {shape} for rows {self.item.start}:{self.item.stop}")
 
 
 @dataclass(frozen=True, eq=False)

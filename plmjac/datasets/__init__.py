@@ -9,7 +9,7 @@ from typing import cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from plmjac.datasets.base import Dataset, InputError, Record, nearest
+from plmjac.datasets.base import Dataset, InputError, Record
 from plmjac.datasets.cameo_pta import CameoPtaDataset
 from plmjac.datasets.complex import ComplexDataset
 from plmjac.datasets.demo import DemoDataset
@@ -17,6 +17,7 @@ from plmjac.datasets.fasta import FastaDataset
 from plmjac.datasets.pdb import PdbDataset
 from plmjac.datasets.proteome import ProteomeDataset
 from plmjac.datasets.zhang2024 import Zhang2024Dataset
+from plmjac.files import nearest
 
 DATASETS: dict[str, type] = {
     "cameo_pta": CameoPtaDataset,
@@ -38,12 +39,12 @@ def build(name: str, **arguments: object) -> Dataset:
     not exist. Downloads happen at the first iteration, not here.
     """
     if name not in DATASETS:
-        raise InputError(f"there is no dataset {name!r}; there are {', '.join(DATASETS)}{nearest(name, DATASETS)}")
+        raise InputError(f"there is no dataset {name!r}; {nearest(name, DATASETS)}")
     dataset = DATASETS[name]
     known = inspect.signature(dataset).parameters
     for key, value in arguments.items():
         if key not in known:
-            raise InputError(f"dataset={name} has no key dataset.{key}; it has {', '.join(known)}{nearest(key, known)}")
+            raise InputError(f"dataset={name} has no key dataset.{key}; {nearest(key, known)}")
         if value == []:
             raise InputError(f"dataset.{key} is an empty list; leave it out, or say dataset.{key}=null, for all")
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from plmjac import interruption
+from plmjac.files import write_whole
 from plmjac.records import Filtered, Protein, Rejected
 from plmjac.store import (
     SavedRows,
@@ -27,7 +28,7 @@ from plmjac.store import (
     stored_proteins,
     write_manifest,
 )
-from plmjac.store.layout import FAILED, MANIFEST, PENDING, digest, to_json, write_whole
+from plmjac.store.layout import FAILED, MANIFEST, PENDING, digest, to_json
 from plmjac.store.lock import RUN
 from plmjac.workplan import ManifestRow, Shard, manifest, merge, planned, remaining
 

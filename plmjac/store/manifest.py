@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plmjac.store.layout import MANIFEST, CorruptStoreError, digest, write_whole
+from plmjac.files import write_whole
+from plmjac.store.layout import MANIFEST, CorruptStoreError, digest
 from plmjac.workplan import ManifestRow
 
 SCHEMA = pa.schema(
@@ -20,7 +21,7 @@ SCHEMA = pa.schema(
 
 
 def write_manifest(store: Path, rows: Iterable[ManifestRow], name: str = MANIFEST) -> None:
-    """Replace the manifest, or another file of rows, whole or not at all; its pages carry checksums, its rows a digest."""
+    """Replace the manifest, or another file of rows, whole or not at all; pages carry checksums, the rows a digest."""
     documents = [vars(row) for row in rows]  # asdict would copy every string of 20,000 proteins
     table = pa.Table.from_pylist(documents, schema=SCHEMA.with_metadata({"digest": digest(documents)}))
     buffer = BytesIO()

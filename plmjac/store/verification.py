@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from plmjac.files import write_whole
 from plmjac.jacobian import contact_map
 from plmjac.segments import recoveries
 from plmjac.store.layout import (
@@ -22,7 +23,6 @@ from plmjac.store.layout import (
     file_digest,
     group_document,
     read_group_document,
-    write_whole,
 )
 from plmjac.store.manifest import write_manifest
 from plmjac.store.reader import JacobianStore, StoredProtein, chains_of, maps_are_completed
