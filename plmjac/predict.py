@@ -160,7 +160,7 @@ def _model(settings: PredictConfig) -> "LanguageModel":
         torch.set_num_threads(settings.threads or threads_per_rank())  # what is compiled holds for so many
     try:
         device = local_device(settings.trainer) if settings.model.compiled else "cpu"
-        model = load_model(**{**settings.model.model_dump(), "precision": _precision(settings), "device": device})
+        model = load_model(**_model_options(settings), device=device)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     if settings.recovery is not None:
@@ -219,7 +219,7 @@ def _jacobian_request(request: "Request", settings: PredictConfig, model: "Langu
     """What a run of Jacobians adds: what is substituted, and how a protein is cut into work items."""
     from plmjac.workplan import forwards
 
-    per_residue, flops = settings.substitutions.forwards_per_residue, model.architecture.flops
+    per_residue, flops = settings.substitutions.forwards_per_residue, model.flops
     identity = {
         **request.identity,
         "kind": "jacobian",
@@ -248,7 +248,7 @@ def _recovery_request(request: "Request", settings: PredictConfig, model: "Langu
     return replace(
         request,
         identity={**request.identity, "kind": "recovery", **settings.recovery.identity()},
-        cost=settings.recovery.cost(model.architecture.flops, known),
+        cost=settings.recovery.cost(model.flops, known),
         rows_per_chunk=sys.maxsize,
     )
 
@@ -265,25 +265,29 @@ def _batch_size(settings: PredictConfig, model: "LanguageModel", device: Literal
 
 def _variant(settings: PredictConfig) -> dict[str, Any]:
     """What else of the model's settings changes its numbers."""
-    chosen = settings.model.model_dump(include={"fast", "token_dropout", "bos_eos"})
-    if settings.model.compiled:  # named only where it is true, so that stores of before it was there go on
-        chosen["compiled"] = True
-    return {**chosen, "precision": _precision(settings)}
-
-
-def _precision(settings: PredictConfig) -> "Precision":
-    """What matrix products are computed in on the device of this run."""
     from plmjac.inference.device import device_kind
+    from plmjac.models.registry import identity
 
-    return precision_on(device_kind(settings.trainer), settings)
+    return identity(settings.model.name, settings.model.model_dump(), device_kind(settings.trainer))
+
+
+def _model_options(settings: PredictConfig) -> dict[str, Any]:
+    """The settings of the model, with its precision on the device of this run."""
+    from plmjac.inference.device import device_kind
+    from plmjac.models.registry import options_of
+
+    chosen = settings.model.model_dump()
+    if "precision" in options_of(settings.model.name):
+        chosen["precision"] = precision_on(device_kind(settings.trainer), settings)
+    return chosen
 
 
 def precision_on(kind: Literal["cpu", "cuda"], settings: PredictConfig) -> "Precision":
-    """What matrix products are computed in on a kind of device."""
-    from plmjac.models import resolve_precision
+    """The arithmetic of matrix products on a kind of device."""
+    from plmjac.models import registry
 
     try:
-        return resolve_precision(settings.model.precision, kind, fast=settings.model.fast)
+        return registry.precision_on(settings.model.name, settings.model.model_dump(), kind)
     except ValueError as error:
         raise UsageError(str(error)) from error
 

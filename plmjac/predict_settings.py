@@ -13,6 +13,7 @@ from plmjac.config import Config, options, parse
 from plmjac.files import UsageError, nearest
 from plmjac.inference.recovery_settings import RecoverySettings
 from plmjac.inference.settings import LoggerSettings, TrainerSettings
+from plmjac.models.registry import check_options
 from plmjac.readouts import READOUTS
 from plmjac.schedules import AnySchedule
 from plmjac.segments import AnyChoice
@@ -21,9 +22,9 @@ from plmjac.workplan import Shard
 
 
 class ModelGroup(BaseModel):
-    """The arguments of `plmjac.load_model` but for the device; see conf/model."""
+    """The arguments of `plmjac.load_model` but for the device; see conf/model. The registry knows who takes which."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str
     checkpoint: Path | None = None
@@ -33,6 +34,11 @@ class ModelGroup(BaseModel):
     precision: Literal["fp32", "tf32", "fp16"] | None = None
     token_dropout: bool | None = None
     bos_eos: Literal["keep", "mask"] = "keep"
+
+    @model_validator(mode="after")
+    def _declared(self) -> "ModelGroup":
+        check_options(self.name, self.model_dump(exclude={"name"}))
+        return self
 
 
 class FullSchedule(BaseModel):

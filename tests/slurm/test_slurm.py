@@ -63,7 +63,9 @@ def environment() -> dict[str, str]:
 
 
 def submit(cluster: Cluster, script: str, output: Path, options: list[str], arguments: list[str]) -> str:
-    return cluster.submit(*options, str(ROOT / "scripts" / script), *arguments, environment=environment(), output=output)
+    return cluster.submit(
+        *options, str(ROOT / "scripts" / script), *arguments, environment=environment(), output=output
+    )
 
 
 def is_whole(store: Path, expected: dict[str, str]) -> None:
