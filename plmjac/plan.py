@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +22,7 @@ from plmjac.readouts import READOUTS
 if TYPE_CHECKING:
     from plmjac.datasets import Dataset
     from plmjac.models import ModelSize
+    from plmjac.records import Protein
     from plmjac.workplan import ManifestRow
 
 log = logging.getLogger("plmjac.plan")
@@ -39,12 +40,14 @@ def plan(config: Config) -> int:
         model = size_of(**settings.model.model_dump(), kind=_kind(settings))
     except (ValueError, OSError) as error:
         raise UsageError(f"{error}") from error
-    rows, reasons = _rows(settings, dataset)
+    rows, reasons, mine = _rows(settings, dataset, model)
     print(f"model     {settings.model.name}: {model}, {millions(model.num_parameters)} parameters")
     print(f"dataset   {settings.dataset['name']}: {len(rows)} records")
     for reason, count in reasons.items():
         print(f"            {count:6d} {reason}")
-    todo = [row for row in rows if row.status == "pending" and not row.alias_of]
+    todo = [row for row in rows if row.status == "pending" and not row.alias_of and row.key in mine]
+    if settings.shard:
+        print(f"shard     {settings.shard}: {len(mine)} proteins, of which {len(todo)} are to be computed")
     if todo:
         _print_work(todo, settings, model)
     for row in rows:
@@ -53,15 +56,20 @@ def plan(config: Config) -> int:
     return DONE
 
 
-def _rows(settings: PredictConfig, dataset: "Dataset") -> "tuple[list[ManifestRow], Counter[str]]":
-    """The manifest as predict would write it now, and how many records fall under each reason to run or not to run."""
+def _rows(
+    settings: PredictConfig, dataset: "Dataset", size: "ModelSize"
+) -> "tuple[list[ManifestRow], Counter[str], set[str]]":
+    """The manifest as predict would write it now, how many records fall under each reason to run or not to run, and
+    the keys of the proteins that are this shard's."""
     from plmjac.store import read_manifest, stored_proteins
-    from plmjac.workplan import manifest
+    from plmjac.workplan import manifest, planned
 
     earlier = read_manifest(settings.store)
     failed_before = {row.key for row in earlier if row.status == "failed"}
     stored = stored_proteins(settings.store, earlier)
-    rows = manifest(dataset, max_length=settings.max_length, stored=stored)
+    cost = _cost(settings, size, dataset)  # as predict counts it, or shards would be cut elsewhere
+    rows = manifest(dataset, max_length=settings.max_length, cost=cost, stored=stored)
+    mine = {row.key for row in (settings.shard.of(rows) if settings.shard else planned(rows))}
     reasons: Counter[str] = Counter()
     plain = []
     for row in rows:
@@ -76,7 +84,18 @@ def _rows(settings: PredictConfig, dataset: "Dataset") -> "tuple[list[ManifestRo
         else:
             reasons[f"{row.status} (see below)" if row.status != "filtered" else "left out by the dataset"] += 1
             plain.append(row)
-    return plain, reasons
+    return plain, reasons, mine
+
+
+def _cost(settings: PredictConfig, size: "ModelSize", dataset: "Dataset") -> "Callable[[Protein], float]":
+    """The work of one protein in floating point operations."""
+    from plmjac.inference.annotations import annotations
+    from plmjac.workplan import forwards
+
+    if settings.recovery is not None:
+        return settings.recovery.cost(size.flops, annotations(settings.recovery.segments, dataset))
+    per_residue = settings.substitutions.forwards_per_residue
+    return lambda protein: float(forwards(len(protein), per_residue) * size.flops(len(protein)))
 
 
 @dataclass(frozen=True)

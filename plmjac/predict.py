@@ -4,7 +4,6 @@ Checks the configuration, builds the parts, runs the loop, and tells the truth b
 until the signals are in hand and the configuration is known to be good.
 """
 
-import errno
 import importlib.metadata
 import json
 import logging
@@ -211,6 +210,7 @@ def _request(settings: PredictConfig, config: Config, model: "LanguageModel", da
         identity=identity,
         details={"run": run_facts, "config": _jsonable(config), "versions": versions()},
         max_length=settings.max_length,
+        shard=settings.shard,
     )
     return (_jacobian_request if settings.recovery is None else _recovery_request)(request, settings, model)
 
@@ -319,8 +319,9 @@ def main() -> None:
     except interruption.Interrupted as signal:
         interruption.end(f"interrupted by {signal}; nothing is lost, run the same command again to resume")
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            interruption.end(f"stopped: {error}. Nothing is lost; make room and run the same command again to resume")
+        if isinstance(error, OSError) and error.errno is not None:
+            code, said = interruption.failed_by_the_system(error)
+            interruption.end(said, code)
         if is_only_rank():
             raise
         traceback.print_exc()

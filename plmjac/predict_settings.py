@@ -3,6 +3,7 @@
 Knows no model and no data; a wrong key, value or combination ends here, before anything heavy is imported.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from plmjac.readouts import READOUTS
 from plmjac.schedules import AnySchedule
 from plmjac.segments import AnyChoice
 from plmjac.substitutions import Substitutions
+from plmjac.workplan import Shard
 
 
 class ModelGroup(BaseModel):
@@ -61,6 +63,7 @@ class PredictConfig(BaseModel):
     trainer: TrainerSettings
     logger: LoggerSettings = Field(discriminator="name")
     store: Path
+    shard: Shard | None = None
     keep: tuple[str, ...]
     heads: Path | None
     max_length: PositiveInt | None
@@ -68,6 +71,21 @@ class PredictConfig(BaseModel):
     max_tokens: PositiveInt | None
     threads: PositiveInt | None
     rows_per_chunk: PositiveInt | None
+
+    @field_validator("shard", mode="before")
+    @classmethod
+    def _one_of_several(cls, shard: Any) -> Any:
+        return Shard.parse(str(shard)) if shard is not None else None
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _a_folder(cls, store: Any) -> Any:
+        if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(store)):
+            raise ValueError(
+                f"a store is a folder of this machine, not {scheme[0]}...: it comes about by renaming, which object "
+                "stores do not have. Write it to a disk and copy it when it is complete (docs/scale.md)"
+            )
+        return store
 
     @field_validator("keep", mode="before")
     @classmethod
