@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from plmjac.datasets import DATASETS, build
-from plmjac.datasets.download import cache_folder
 from plmjac.evaluation.base import EvaluationError, Inputs, Store
+from plmjac.files import cache_folder
 from plmjac.records import Protein
 from plmjac.store import open_store
 
@@ -98,7 +98,7 @@ def _listed(value: Any) -> list[str]:
 
 def _fetched(recorded: Mapping[str, Any]) -> list[str]:
     """The files of entries that an earlier run fetched; none is fetched here."""
-    folder = cache_folder("pdb", None)
+    folder = cache_folder("pdb")
     names = [*_listed(recorded.get("ids")), *_listed(recorded.get("chains"))]
     entries = dict.fromkeys(name[:4].upper() for name in names if re.fullmatch(r"[0-9]\w{3}(_\w+)?", name, re.ASCII))
     return [str(file) for entry in entries if (file := folder / f"{entry}.cif.gz").is_file()]

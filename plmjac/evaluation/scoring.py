@@ -16,11 +16,9 @@ from jaxtyping import Int64
 
 from plmjac.coevolution.alignment import match
 from plmjac.evaluation.base import Row, Store
+from plmjac.readouts import maps
 from plmjac.records import Atom, Contacts, Coordinates, Protein, Structure
 from plmjac.store import CorruptStoreError, StoredProtein
-
-MAPS = ("contacts", "contact_head", "attention", "representation")
-"""Arrays of a store that are contact maps: of the Jacobian, the supervised head, attention, the hidden states."""
 
 MIN_IDENTITY = 0.9
 MIN_RESIDUES = 20
@@ -86,7 +84,7 @@ class Labelled:
     @cached_property
     def maps(self) -> tuple[str, ...]:
         """The contact maps that the store keeps of it, best known first."""
-        return tuple(name for name in MAPS if name in self.stored.names)
+        return tuple(name for name in maps() if name in self.stored.names)
 
     def array(self, name: str) -> np.ndarray:
         """A contact map. Raises CorruptStoreError where it is damaged or not of this protein's length."""

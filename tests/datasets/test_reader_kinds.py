@@ -79,7 +79,22 @@ def test_a_free_amino_acid_is_a_ligand_and_is_told(tmp_path: Path) -> None:
         assert "GLU 264" in protein.note
 
 
-FORCE_FIELD_NAMES = ("HID", "HIE", "HIP", "HSD", "HSE", "HSP", "CYX", "CYM", "ASH", "GLH", "LYN", "NMET", "CVAL", "LYSH")
+FORCE_FIELD_NAMES = (
+    "HID",
+    "HIE",
+    "HIP",
+    "HSD",
+    "HSE",
+    "HSP",
+    "CYX",
+    "CYM",
+    "ASH",
+    "GLH",
+    "LYN",
+    "NMET",
+    "CVAL",
+    "LYSH",
+)
 
 
 @pytest.mark.parametrize("name", [*FORCE_FIELD_NAMES, "HISB"])
