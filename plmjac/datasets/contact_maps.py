@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Shaped
 
 from plmjac.datasets.base import InputError, Record, as_list
 from plmjac.datasets.fasta import FastaDataset
@@ -68,7 +68,7 @@ def contacts_of(matrix: Shaped[np.ndarray, "..."], length: int) -> Contacts:
     strange = known & (values != 0) & (values != 1)
     if strange.any():
         raise ValueError(f"it holds {values[strange][0]:g}; entries are 1 (contact), 0, or NaN or below 0 (unknown)")
-    touching: Bool[np.ndarray, "L L"] = known & (values == 1)
+    touching = np.asarray(known & (values == 1))
     if (touching != touching.T).any():
         raise ValueError("it is not symmetric")
     np.fill_diagonal(touching, False)

@@ -13,10 +13,11 @@ from pydantic import BaseModel
 
 from plmjac.datasets import InputError
 from plmjac.evaluation import EvaluationError, Inputs, Store, find
-from plmjac.evaluation.scoring import MAPS, Labelled, Structures
+from plmjac.evaluation.scoring import Labelled, Structures
 from plmjac.jacobian import center, contact_map, symmetrize
 from plmjac.page.document import Section, anchor_of, figure, folded, note, printed, table, terms, write_page
 from plmjac.page.explorer import MIN_SEPARATION, Couplings, ExplorerProtein, couplings_of, explorer
+from plmjac.readouts import maps
 from plmjac.records import Contacts
 from plmjac.store import CorruptStoreError, StoredProtein
 
@@ -127,7 +128,7 @@ def _structures(inputs: Inputs) -> Structures:
 
 def _explored(stored: StoredProtein, structures: Structures, budget: int) -> Iterator[ExplorerProtein]:
     """The protein as the view needs it; nothing where the store keeps no map of it."""
-    maps = {name: stored.array(name) for name in MAPS if name in stored.names}
+    kept = {name: stored.array(name) for name in maps() if name in stored.names}
     if not maps:
         return
     found = structures.find(stored)
