@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -44,12 +45,22 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
+def add_registered_models() -> None:
+    """Make `model=name` compose for models that were registered from outside the package and have no YAML."""
+    from plmjac.models.registry import names, options_of
+
+    for name in set(names()) - set(options("model")):
+        node = {"name": name, **options_of(name)}
+        ConfigStore.instance().store(name, node | ({"seed": "${seed}"} if "seed" in node else {}), group="model")
+
+
 def run(config_name: str, job: Callable[[Config], int], added_groups: Iterable[str] = ()) -> int:
     """Compose the configuration from sys.argv, run the job with it (or each job of a multirun), return the exit code.
 
     `added_groups` are groups outside the defaults list (`+dataset=pdb`); `dataset=pdb` is understood as well.
     """
     _set_up_logging()
+    add_registered_models()
     try:
         os.getcwd()
         sys.argv[1:] = [_with_plus(argument, added_groups) for argument in sys.argv[1:]]
@@ -120,8 +131,10 @@ def _homeless(error: RuntimeError) -> str:
 
 
 def _with_plus(argument: str, groups: Iterable[str]) -> str:
-    """What people type for what Hydra needs: the plus of an added group, and ~/ for the home folder."""
+    """An argument as Hydra needs it: with the plus of an added group or a model's option, and ~/ written out."""
     argument = re.sub(r"^(\+*[\w.]+=)~(?=/)", lambda found: found[1] + str(Path.home()), argument)
+    # Whether a model takes an option is the registry's to say, not the YAML's.
+    argument = re.sub(r"^\+?(?=model\.\w+=)", "++", argument)
     return f"+{argument}" if any(argument.startswith(f"{group}=") for group in groups) else argument
 
 
@@ -172,7 +185,7 @@ def _problem(problem: Any, schema: type[BaseModel], group: str) -> str:
         return f"there is no key {where!r}; {nearest(str(problem['loc'][-1]), known)}"
     if problem["type"] == "missing":
         return f"{where} is needed: give {where}=..."
-    if not where:  # of several keys together; the message names them
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # several keys; the message names them
         return str(problem["msg"]).removeprefix("Value error, ")
     return f"{where}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 

@@ -3,7 +3,6 @@
 Settings are checked, resolved to a run, and the run is executed; the exit code says how it ended.
 """
 
-import errno
 import logging
 import os
 import sys
@@ -63,8 +62,9 @@ def main() -> None:
     except interruption.Interrupted as signal:
         interruption.end(f"interrupted by {signal}; nothing is lost, run the same command again to resume")
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            interruption.end(f"stopped: {error}. Nothing is lost; make room and run the same command again to resume")
+        if isinstance(error, OSError) and error.errno is not None:
+            code, said = interruption.failed_by_the_system(error)
+            interruption.end(said, code)
         if not may_have_peers():
             raise
         traceback.print_exc()

@@ -4,6 +4,7 @@ A dataset yields `Protein`s and `Rejected`s; the plan turns proteins into `WorkI
 in a `Failure`. Nothing here computes, reads or writes, and no torch is imported.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -170,6 +171,8 @@ class Protein:
 
     `source` says where it came from in words a user can act on ("my.fasta, record 3"); `note` says what was changed on
     reading, or is empty. `chains` is None for a single chain, else where those of a complex lie in the sequence.
+    `residue_numbers` are the author's, with insertion codes ("52", "52A", "-3"), one for each residue and empty where
+    it is not known; None where there is no structure to number them.
     """
 
     id: str
@@ -178,14 +181,18 @@ class Protein:
     note: str = ""
     structure: Structure | None = None
     chains: Chains | None = None
+    residue_numbers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        _make_plain(self, "id", "source", "note")
         if not self.id:
             raise ValueError(f"a protein without an id ({self.source or 'no source'})")
         if not self.sequence:
             raise ValueError(f"{self.id}: the sequence is empty")
         if self.chains is not None and self.chains.spans[-1][1] != len(self.sequence):
             raise ValueError(f"{self.id}: chains at {self.chains} of a sequence of {len(self.sequence)} residues")
+        if self.residue_numbers is not None and len(self.residue_numbers) != len(self.sequence):
+            raise ValueError(f"{self.id}: {len(self.residue_numbers)} residue numbers, {len(self.sequence)} residues")
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -199,6 +206,9 @@ class Rejected:
     reason: str
     source: str = ""
 
+    def __post_init__(self) -> None:
+        _make_plain(self, "id", "reason", "source")
+
 
 @dataclass(frozen=True)
 class Filtered:
@@ -208,6 +218,34 @@ class Filtered:
     reason: str
     source: str = ""
     length: int = 0
+
+    def __post_init__(self) -> None:
+        _make_plain(self, "id", "reason", "source")
+
+
+def plain(text: str) -> str:
+    """A name that any terminal and any file can hold: bytes of file names that are no UTF-8 as letters of Latin-1,
+    control characters and those that turn the direction of writing as escapes such as \\x1b."""
+    if text.isprintable():
+        return text
+    return "".join(_plain_letter(letter) for letter in text)
+
+
+def _plain_letter(letter: str) -> str:
+    code, kind = ord(letter), unicodedata.category(letter)
+    if 0xDC80 <= code <= 0xDCFF:
+        return _plain_letter(chr(code - 0xDC00))
+    if kind in ("Cc", "Cs", "Zl", "Zp") or code in _DIRECTIONS:
+        return letter.encode("unicode_escape").decode()
+    return letter
+
+
+_DIRECTIONS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F}
+
+
+def _make_plain(record: object, *names: str) -> None:
+    for name in names:
+        object.__setattr__(record, name, plain(getattr(record, name)))
 
 
 @dataclass(frozen=True, order=True)

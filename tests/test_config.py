@@ -13,7 +13,7 @@ from plmjac.config import config_dir, nearest, options, parse
 from plmjac.evaluate import EvaluateConfig, parse_evaluate
 from plmjac.evaluation import names
 from plmjac.inference.settings import PredictSettings, parse_predict
-from plmjac.models import MODELS
+from plmjac.models import names as model_names
 from plmjac.verify import VerifyConfig
 
 GROUPS = ("model", "substitutions", "trainer", "logger")
@@ -46,7 +46,7 @@ def test_every_dataset_composes(dataset: str) -> None:
 
 
 def test_models_and_yaml_name_the_same_models() -> None:
-    assert sorted(MODELS) == options("model")
+    assert sorted(model_names()) == options("model")
 
 
 @pytest.mark.parametrize("evaluation", options("evaluation"))

@@ -38,19 +38,18 @@ SMALLEST_FLOPS = 1e8
 
 
 def max_tokens_for(model: LanguageModel, variant: str, kind: str, threads: int) -> int:
-    """Tokens of one forward: what was measured here before for this architecture, or is measured now.
+    """Tokens of one forward: what was measured here before for a model of this size, or is measured now.
 
     `variant` says what else of the model changes its speed. The model is moved to the device if it has to be measured.
     """
-    if model.architecture.flops(LENGTH) < SMALLEST_FLOPS:
+    if model.flops(LENGTH) < SMALLEST_FLOPS:
         return DEFAULT_MAX_TOKENS[kind]
     device = torch.cuda.get_device_name() if kind == "cuda" else f"{_processor()}, {threads} threads"
-    key = f"{device}; {model.architecture}; {variant}; torch {torch.__version__}"
+    key = f"{device}; {model.size}; {variant}; torch {torch.__version__}"
     known = _remembered()
     if key not in known:
         if kind == "cpu":
             torch.set_num_threads(threads)
-        assert isinstance(model, torch.nn.Module)
         model.to(kind)
         known[key] = fastest(model.logits, CANDIDATES[kind], torch.device(kind), SECONDS[kind])
         log.info("measured: forwards of %d tokens are fastest here", known[key])

@@ -23,7 +23,7 @@ from plmjac.inference.forecast import jacobian_memory
 from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Answer
 from plmjac.jacobian import BLOCK_BYTES, Reduction, among_all, changes, representation_map
-from plmjac.models import Architecture, LanguageModel
+from plmjac.models import LanguageModel, ModelSize
 from plmjac.readouts import READOUTS
 from plmjac.records import WorkItem
 from plmjac.store import SavedRows
@@ -126,15 +126,15 @@ class JacobianTask:
     def setup(self, items: list[WorkItem]) -> None:
         """Nothing is needed beforehand."""
 
-    def num_bytes(self, identifier: str, length: int, architecture: Architecture) -> int:
+    def num_bytes(self, identifier: str, length: int, size: ModelSize) -> int:
         """Bytes of the arrays that are kept, before compression."""
         letters = self.substitutions.num_letters
-        sizes = {"L": length, "A": letters, "layers": architecture.num_layers, "heads": architecture.num_heads}
+        sizes = {"L": length, "A": letters, "layers": size.num_layers, "heads": size.num_heads}
         return sum(READOUTS[name].num_bytes(sizes) for name in self.keep)
 
-    def memory(self, rows: list[ManifestRow], settings: PredictSettings, architecture: Architecture) -> str:
+    def memory(self, rows: list[ManifestRow], settings: PredictSettings, size: ModelSize) -> str:
         """Memory at the peak, tensor by tensor."""
-        return jacobian_memory(max(row.length for row in rows), settings, architecture)
+        return jacobian_memory(max(row.length for row in rows), settings, size)
 
     def compute(
         self,

@@ -84,7 +84,7 @@ class PlanDataModule(LightningDataModule):
         assert self.trainer is not None
         store = self.run.settings.store
         self.limits = self.run.limits(open_store(store).attributes["run"])
-        rows = remaining(read_manifest(store), ())
+        rows = remaining(read_manifest(store, self.session.plan_file), ())
         mine = shard(rows, self.trainer.global_rank, self.trainer.world_size)
         self.items[:] = [item for row in mine for item in self.run.task.items(row)]
 

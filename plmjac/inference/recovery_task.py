@@ -21,11 +21,11 @@ from plmjac.alphabet import MASK, encode
 from plmjac.datasets import Dataset, Record
 from plmjac.datasets.by_id import ById
 from plmjac.files import UsageError
-from plmjac.inference.forecast import size_of
+from plmjac.inference.forecast import in_bytes
 from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Answer
 from plmjac.jacobian import categorical_jacobian, contact_map, mutants_per_forward
-from plmjac.models import Architecture, LanguageModel
+from plmjac.models import LanguageModel, ModelSize
 from plmjac.readouts import READOUTS
 from plmjac.records import Coordinates, Protein, Segment, WorkItem
 from plmjac.schedules import AnySchedule, Contexts, contexts, is_usable, num_contexts
@@ -141,20 +141,20 @@ class RecoveryTask:
         if self.is_exact and items and not any(self.annotated.values()):
             log.warning("segments.path names none of the %d proteins to be computed: they get no segment", len(items))
 
-    def num_bytes(self, identifier: str, length: int, architecture: Architecture) -> int:
+    def num_bytes(self, identifier: str, length: int, size: ModelSize) -> int:
         """Bytes of one protein's arrays before compression."""
         possible = self.segments.possible(length, None)
         number, width = self.num_contexts(identifier, length), possible[0].size if possible else 22
         sizes = {"N": 1, "W": width, "L": length}
         return number * (16 + length + sum(READOUTS[name].num_bytes(sizes) for name in self.keep))
 
-    def memory(self, rows: list[ManifestRow], settings: PredictSettings, architecture: Architecture) -> str:
+    def memory(self, rows: list[ManifestRow], settings: PredictSettings, size: ModelSize) -> str:
         """What is held of one protein."""
         if self.readout == "jacobian":
             longest = max(row.length for row in rows)
-            return f"{size_of(1600 * longest**2)} for the Jacobian of the longest protein, besides model and forward"
-        most = max(self.num_bytes(row.id, row.length, architecture) for row in rows)
-        return f"{size_of(most)} for the contexts of one protein, besides model and forward"
+            return f"{in_bytes(1600 * longest**2)} for the Jacobian of the longest protein, besides model and forward"
+        most = max(self.num_bytes(row.id, row.length, size) for row in rows)
+        return f"{in_bytes(most)} for the contexts of one protein, besides model and forward"
 
     def compute(
         self,

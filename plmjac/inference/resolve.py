@@ -18,6 +18,7 @@ from plmjac.files import UsageError
 from plmjac.inference.launch import DEFAULT_MAX_TOKENS, Kind, Launch, device_of, threads_per_rank
 from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Task, build_task
+from plmjac.models import registry
 from plmjac.records import Protein
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Run:
     def cost(self, protein: Protein) -> float:
         """Floating point operations of a protein."""
         length = len(protein)
-        return float(self.task.forwards(protein.id, length) * self.model.architecture.flops(length))
+        return float(self.task.forwards(protein.id, length) * self.model.flops(length))
 
     def limits(self, recorded: Mapping[str, Any]) -> tuple[int, int]:
         """Tokens of a forward and CPU threads: those that the store's first run recorded, so that bytes stay the same.
@@ -108,11 +109,9 @@ def build_dataset(settings: PredictSettings) -> "Dataset":
 
 
 def precision_on(kind: Kind, settings: PredictSettings) -> "Precision":
-    """What matrix products are computed in on a kind of device. Raises UsageError where that does not exist there."""
-    from plmjac.models import resolve_precision
-
+    """The arithmetic of matrix products on a kind of device. Raises UsageError where that does not exist there."""
     try:
-        return resolve_precision(settings.model.precision, kind, fast=settings.model.fast)
+        return registry.precision_on(settings.model.name, settings.model.model_dump(), kind)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -120,7 +119,9 @@ def precision_on(kind: Kind, settings: PredictSettings) -> "Precision":
 def _model(settings: PredictSettings, kind: Kind, device: str, threads: int) -> "LanguageModel":
     from plmjac.models import load_model
 
-    arguments = {**settings.model.model_dump(), "precision": precision_on(kind, settings)}
+    arguments = settings.model.model_dump()
+    if "precision" in registry.options_of(settings.model.name):
+        arguments["precision"] = precision_on(kind, settings)
     if settings.model.compiled:
         import torch
 
@@ -133,10 +134,10 @@ def _model(settings: PredictSettings, kind: Kind, device: str, threads: int) -> 
 
 def _variant(settings: PredictSettings, kind: Kind) -> dict[str, Any]:
     """What else of the model's settings changes its numbers."""
-    chosen = settings.model.model_dump(include={"fast", "token_dropout", "bos_eos"})
-    if settings.model.compiled:  # named only where it is true, so that stores of before it was there go on
-        chosen["compiled"] = True
-    return {**chosen, "precision": precision_on(kind, settings)}
+    try:
+        return registry.identity(settings.model.name, settings.model.model_dump(), kind)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _batch_size(settings: PredictSettings, model: "LanguageModel", kind: Kind, launch: Launch, threads: int) -> int:

@@ -11,13 +11,14 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import BaseFileLock
-
+from plmjac import interruption
+from plmjac.files import write_whole
 from plmjac.inference.resolve import Run
 from plmjac.records import Filtered, Protein, Rejected
 from plmjac.store import (
     SavedRows,
     StoreError,
+    StoreLock,
     StoreWriter,
     completed,
     create_or_check,
@@ -26,9 +27,14 @@ from plmjac.store import (
     stored_proteins,
     write_manifest,
 )
-from plmjac.workplan import ManifestRow, manifest, merge, remaining
+from plmjac.store.layout import FAILED, MANIFEST, PENDING, digest, to_json
+from plmjac.store.lock import RUN
+from plmjac.workplan import ManifestRow, Shard, manifest, merge, planned, remaining
 
 log = logging.getLogger(__name__)
+
+PLAN = f"{PENDING}/plan.json"
+"""What the shards that are in a store have in common."""
 
 
 class Session:
@@ -38,7 +44,14 @@ class Session:
         self.run = run
         self.store = run.settings.store
         self.rows: list[ManifestRow] = []
-        self._guard: BaseFileLock | None = None
+        self.shard = run.settings.shard
+        self._mine: set[str] = set()
+        self._guard: StoreLock | None = None
+
+    @property
+    def plan_file(self) -> str:
+        """The file of rows that the ranks of this run read their proteins from; shards have one each."""
+        return f"{PENDING}/plan.{self.shard.role}.parquet" if self.shard else MANIFEST
 
     def prepare(self) -> None:
         """Read the input, take the store, and write down what is to be done. Does nothing the second time."""
@@ -49,35 +62,63 @@ class Session:
         records = [_without_structure(record) for record in self.run.dataset]
         if self._guard is None:  # only now, so that bad input leaves no empty store behind
             self._take_store()
-        writer = StoreWriter(self.store)
-        writer.clear_pending()
-        writer.forget_failures()
-        earlier = read_manifest(self.store)
+        assert self._guard is not None
+        with self._guard.door():
+            self._write_plan(records, self._guard.is_alone)
+
+    def _write_plan(self, records: list[Protein | Rejected | Filtered], is_alone: bool) -> None:
+        """Settle what is to be computed, and write it down; clear what killed runs left, where nobody else writes."""
+        store, shard = self.store, self.shard
+        writer, earlier = StoreWriter(store), read_manifest(store)
         self.rows = manifest(
             records,
             max_length=self.run.settings.max_length,
             cost=self.run.cost,
-            stored=stored_proteins(self.store, earlier),
+            stored=stored_proteins(store, earlier),
         )
-        SavedRows(self.store).drop_all_but({row.key for row in self.to_compute})
-        for row in self.rows:
-            if row.status == "failed":
-                writer.record_failure(row.key, row.id, row.reason)
-        write_manifest(self.store, merge(self.rows, earlier))
+        self._mine = {row.key for row in (shard.of(self.rows) if shard else planned(self.rows))}
+        if shard and not is_alone:
+            self._join(shard)
+        else:
+            writer.clear_pending()
+            SavedRows(store).drop_all_but({row.key for row in remaining(self.rows, ())})
+            if shard:
+                write_whole(store / PLAN, self._plan(shard))
+        refused = [row for row in self.rows if row.status == "failed"]
+        writer.forget_failures(self._mine | {row.key for row in refused} if shard else None)
+        writer.record_refused(refused)
+        if shard:
+            write_manifest(store, self.to_compute, self.plan_file)
+        if is_alone:
+            write_manifest(store, merge(self._outcomes() if shard else self.rows, earlier, completed(store)))
+
+    def _plan(self, shard: Shard) -> bytes:
+        """What shards must have in common: how many they are, and every row but for what became of it."""
+        rows = [[row.id, row.key, row.sequence, row.chains, row.alias_of, row.cost] for row in self.rows]
+        return to_json({"shards": shard.count, "plan": digest(rows)})
+
+    def _join(self, shard: Shard) -> None:
+        """Come in beside other shards. Raises StoreError where these are not shards of the same plan."""
+        path = self.store / PLAN
+        if not path.exists() or path.read_bytes() != self._plan(shard):
+            raise StoreError(
+                f"shards of another plan are writing {self.store}: with another input, max_length or number of "
+                "shards. Wait for them to end, give the arguments that they have, or use another store"
+            )
 
     def _take_store(self) -> None:
         try:
-            self._guard = lock(self.store)
+            self._guard = lock(self.store, self.shard.role if self.shard else RUN)
             create_or_check(self.store, self.run.identity, self.run.details)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOENT, *interruption.TO_MEND):
                 raise
             raise StoreError(f"{self.store} cannot be written: {error.strerror or error}") from error
 
     @property
     def to_compute(self) -> list[ManifestRow]:
         """The proteins that this run has to compute."""
-        return remaining(self.rows, ())
+        return [row for row in remaining(self.rows, ()) if row.key in self._mine]
 
     def release(self) -> None:
         """Let go of the store, for a later run in this process."""
@@ -87,20 +128,40 @@ class Session:
     def finish(self) -> list[ManifestRow]:
         """On rank 0, after its own share: wait for the others, then write what became of every record.
 
-        No barrier: a rank may be hours behind, and one that dies is ended by the launcher together with this one.
+        No barrier: a rank may be hours behind, and one that dies is ended by the launcher together with this one. Of
+        the plan that shards have in common each writes what is known when it ends, the last one all of it. Returns the
+        rows that this run answers for; records that nobody computes are the first shard's.
         """
-        store = self.store
+        store, shard = self.store, self.shard
         said = time.monotonic()
-        while waiting := [row for row in self.to_compute if not _is_settled(store, row)]:
+        waiting = self.to_compute
+        while waiting := [row for row in waiting if not _is_settled(store, row)]:
             if time.monotonic() - said > 60:
                 log.info("waiting for %d proteins of other ranks", len(waiting))
                 said = time.monotonic()
             time.sleep(0.2)
-        there = completed(store)
-        reasons = {path.stem: json.loads(path.read_bytes())["reason"] for path in (store / "failed").glob("*.json")}
-        self.rows = [_outcome(row, there, reasons) for row in self.rows]
-        write_manifest(store, merge(self.rows, read_manifest(store)))
-        return self.rows
+        assert self._guard is not None
+        with self._guard.door():
+            all_planned = {row.key for row in planned(self.rows)}
+            self.rows = self._outcomes()
+            write_manifest(store, merge(self.rows, read_manifest(store), completed(store)))
+        if shard is None:
+            return self.rows
+        (store / self.plan_file).unlink(missing_ok=True)
+        primary = {row.key: row.alias_of or row.key for row in self.rows}
+        is_first = shard.number == 1
+        return [
+            row
+            for row in self.rows
+            if primary[row.key] in self._mine or (is_first and primary[row.key] not in all_planned)
+        ]
+
+    def _outcomes(self) -> list[ManifestRow]:
+        """The rows of this run's input with what became of each; still pending where another shard has to do it."""
+        there = completed(self.store)
+        failed = (self.store / FAILED).glob("*.json")
+        reasons = {path.stem: json.loads(path.read_bytes())["reason"] for path in failed}
+        return [_outcome(row, there, reasons) for row in self.rows]
 
 
 def outcome_of(rows: list[ManifestRow]) -> str:
@@ -133,5 +194,7 @@ def _outcome(row: ManifestRow, there: set[str], reasons: dict[str, str]) -> Mani
     key = row.alias_of or row.key
     if key in there:
         return replace(row, status="done")
+    if key not in reasons:
+        return row
     reason = f"as {key}, which has its sequence: {reasons[key]}" if row.alias_of else reasons[key]
     return replace(row, status="failed", reason=reason)

@@ -4,6 +4,7 @@ The only schema; `--help`, the sentences about mistakes and the tests of conf/ c
 mistake is answered at once. Whether a combination makes sense is for the kind of run to say (`_check_jacobian`, ...).
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +16,12 @@ from plmjac import readouts
 from plmjac.config import Config, options, parse
 from plmjac.files import UsageError, nearest
 from plmjac.inference.tasks import TASKS, TaskSpec, register_task
+from plmjac.models.registry import check_options
 from plmjac.readouts import READOUTS
 from plmjac.schedules import Flanking, Random, RandomAvoiding
 from plmjac.segments import AnySegments, Listed, Single
 from plmjac.substitutions import Substitutions
+from plmjac.workplan import Shard
 
 
 class Settings(BaseModel):
@@ -28,7 +31,9 @@ class Settings(BaseModel):
 
 
 class ModelSettings(Settings):
-    """The arguments of `plmjac.load_model` but for the device; see conf/model."""
+    """The arguments of `plmjac.load_model` but for the device; see conf/model. The registry knows who takes which."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str
     checkpoint: Path | None = None
@@ -38,6 +43,11 @@ class ModelSettings(Settings):
     precision: Literal["fp32", "tf32", "fp16"] | None = None
     token_dropout: bool | None = None
     bos_eos: Literal["keep", "mask"] = "keep"
+
+    @model_validator(mode="after")
+    def _declared(self) -> "ModelSettings":
+        check_options(self.name, self.model_dump(exclude={"name"}))
+        return self
 
 
 class TrainerSettings(Settings):
@@ -96,6 +106,7 @@ class PredictSettings(Settings):
     trainer: TrainerSettings
     logger: LoggerSettings = Field(discriminator="name")
     store: Path
+    shard: Shard | None = None
     keep: tuple[str, ...]
     heads: Path | None
     max_length: PositiveInt | None
@@ -112,6 +123,21 @@ class PredictSettings(Settings):
         if name not in TASKS:
             raise ValueError(f"there is no such schedule; {nearest(str(name), TASKS)}")
         return TASKS[name].schema.model_validate(schedule)
+
+    @field_validator("shard", mode="before")
+    @classmethod
+    def _one_of_several(cls, shard: Any) -> Any:
+        return Shard.parse(str(shard)) if shard is not None else None
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _a_folder(cls, store: Any) -> Any:
+        if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(store)):
+            raise ValueError(
+                f"a store is a folder of this machine, not {scheme[0]}...: it comes about by renaming, which object "
+                "stores do not have. Write it to a disk and copy it when it is complete (docs/scale.md)"
+            )
+        return store
 
     @field_validator("keep", mode="before")
     @classmethod

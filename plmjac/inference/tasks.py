@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from plmjac.datasets import Dataset
     from plmjac.inference.settings import PredictSettings
-    from plmjac.models import Architecture, LanguageModel
+    from plmjac.models import LanguageModel, ModelSize
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +69,11 @@ class Task(Protocol):
         """
         ...
 
-    def num_bytes(self, identifier: str, length: int, architecture: "Architecture") -> int:
+    def num_bytes(self, identifier: str, length: int, size: "ModelSize") -> int:
         """Bytes of a protein's arrays in the store before compression."""
         ...
 
-    def memory(self, rows: list[ManifestRow], settings: "PredictSettings", architecture: "Architecture") -> str:
+    def memory(self, rows: list[ManifestRow], settings: "PredictSettings", size: "ModelSize") -> str:
         """Memory that the run needs, in words, for a forecast."""
         ...
 
