@@ -191,7 +191,8 @@ class Protein:
         if self.chains is not None and self.chains.spans[-1][1] != len(self.sequence):
             raise ValueError(f"{self.id}: chains at {self.chains} of a sequence of {len(self.sequence)} residues")
         if self.residue_numbers is not None and len(self.residue_numbers) != len(self.sequence):
-            raise ValueError(f"{self.id}: {len(self.residue_numbers)} residue numbers for {len(self.sequence)} residues")
+            count = len(self.residue_numbers)
+            raise ValueError(f"{self.id}: {count} residue numbers for {len(self.sequence)} residues")
 
     def __len__(self) -> int:
         return len(self.sequence)
