@@ -211,6 +211,11 @@ def _fit(table: AtomTable, chain: Chain, sequence: SequenceTable) -> _Fitted:
         fitted = _Fitted(letters, sequence.names, residues, place(residues, letters, sequence.names), True)
         if best is None or fitted.agreeing > best.agreeing:
             best = fitted
+        elif (
+            fitted.agreeing == best.agreeing and fitted.residues is not best.residues and best.identity >= MIN_IDENTITY
+        ):
+            chain.notes.append(f"residues fit {_table_name(table)} in several places: in file order, which is taken, "
+                               "and in the order of their numbers")  # fmt: skip
     assert best is not None
     return best
 
