@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from plmjac.datasets import DATASETS, build
-from plmjac.datasets.download import cache_folder
 from plmjac.evaluation.base import EvaluationError, Inputs, Store
+from plmjac.files import cache_folder
 from plmjac.records import Protein
 from plmjac.store import open_store
 
@@ -23,7 +23,7 @@ LOCAL = {"demo": ("ids",), "pdb": ("path", "ids", "chains"), "complex": ("path",
 """Datasets with structures, and those of their keys that a store is believed: none is a URL or a folder to write to."""
 
 
-def inputs_of(paths: Iterable[Path], dataset: dict[str, Any] | None, structures: Path | None) -> Inputs:
+def inputs_of(paths: Iterable[Path], dataset: dict[str, Any] | None, structures: Path | None = None) -> Inputs:
     """These stores, opened, with the structures of the dataset or folder named, or else of the stores' own datasets."""
     stores = tuple(_named(list(paths)))
     if dataset and structures:
@@ -98,7 +98,7 @@ def _listed(value: Any) -> list[str]:
 
 def _fetched(recorded: Mapping[str, Any]) -> list[str]:
     """The files of entries that an earlier run fetched; none is fetched here."""
-    folder = cache_folder("pdb", None)
+    folder = cache_folder("pdb")
     names = [*_listed(recorded.get("ids")), *_listed(recorded.get("chains"))]
     entries = dict.fromkeys(name[:4].upper() for name in names if re.fullmatch(r"[0-9]\w{3}(_\w+)?", name, re.ASCII))
     return [str(file) for entry in entries if (file := folder / f"{entry}.cif.gz").is_file()]
