@@ -15,22 +15,30 @@ from plmjac.store import open_store, read_manifest
 Predict = Callable[..., int]
 DEBUG = ("model=debug", "threads=1")
 
+ATOMS = (("N", -1.4), ("CA", 0.0), ("C", 1.5), ("O", 2.5), ("CB", -0.7))
 STRUCTURE = "".join(
-    f"ATOM  {serial:5d}  {name:<3} ALA A{number:4d}    {3.8 * number:8.3f}{x:8.3f}{0:8.3f}{1:6.2f}{10:6.2f}          {name[0]:>2}\n"
+    f"ATOM  {serial:5d}  {name:<3} ALA A{number:4d}    {3.8 * number:8.3f}{x:8.3f}{0:8.3f}{1:6.2f}{10:6.2f}"
+    f"          {name[0]:>2}\n"
     for number in range(1, 7)
-    for serial, (name, x) in enumerate(
-        (("N", -1.4), ("CA", 0.0), ("C", 1.5), ("O", 2.5), ("CB", -0.7)), start=5 * number
-    )
+    for serial, (name, x) in enumerate(ATOMS, start=5 * number)
 )
 
 
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("1TEN_A", "1TEN_A"), ("p$^$", "p$^$"), ("caf\udce9", "café"), ("naïve_日本", "naïve_日本"), ("a\x1b[31m", "a\\x1b[31m"),
-        ("a\r\nb", "a\\r\\nb"), ("a\u202eb", "a\\u202eb"), ("\ud800", "\\ud800"), ("a\x9bb", "a\\x9bb"), ("\udc9b", "\\x9b"),
+        ("1TEN_A", "1TEN_A"),
+        ("p$^$", "p$^$"),
+        ("caf\udce9", "café"),
+        ("naïve_日本", "naïve_日本"),
+        ("a\x1b[31m", "a\\x1b[31m"),
+        ("a\r\nb", "a\\r\\nb"),
+        ("a\u202eb", "a\\u202eb"),
+        ("\ud800", "\\ud800"),
+        ("a\x9bb", "a\\x9bb"),
+        ("\udc9b", "\\x9b"),
     ],
-)  # fmt: skip
+)
 def test_a_name_is_plain_text(text: str, shown: str) -> None:
     assert plain(text) == shown and plain(shown) == shown
     assert Protein(text, "MK", text, text).id == Rejected(text, text, text).reason == Filtered(text, text).id == shown

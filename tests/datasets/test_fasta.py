@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from plmjac.alphabet import clean
 from plmjac.datasets import InputError, Record, build
 from plmjac.datasets.fasta import FastaDataset
-from plmjac.records import Protein, Rejected
+from plmjac.records import Protein, Rejected, plain
 
 
 def read(path: Path, content: bytes | str, **arguments: Any) -> list[Record]:
@@ -201,7 +201,7 @@ def obvious(text: str) -> list[tuple[str, str | None]]:
         except ValueError:
             sequence = None
         words = header.split()
-        records.append((words[0] if words else "", sequence if words and "\0" not in header else None))
+        records.append((plain(words[0]) if words else "", sequence if words and "\0" not in header else None))
     return records
 
 

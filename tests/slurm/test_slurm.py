@@ -91,7 +91,7 @@ def test_two_tasks_and_the_time_limit_with_requeue(
         [*arguments, "trainer.accelerator=cpu", f"store={store}"],
     )  # fmt: skip
     wait_for(store, 3)
-    # The limit is brought near, as an administrator would: SLURM looks at limits once a minute and signals 120 s before.
+    # The limit is brought near, as an administrator would; SLURM looks at limits once a minute, signals 120 s before.
     said = cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=2")
     assert not said.strip(), said
     deadline = time.monotonic() + 150
@@ -148,8 +148,8 @@ def kill_one_task(store: str) -> None:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if entry.name.isdigit() and b"plmjac.predict" in words and b"python" in words[0] and b"srun" not in words[0]:
-            if any(store.encode() in word for word in words):
-                found.append(int(entry.name))
+        is_task = b"plmjac.predict" in words and b"python" in words[0]
+        if entry.name.isdigit() and is_task and any(store.encode() in word for word in words):
+            found.append(int(entry.name))
     assert len(found) == 2, found
     os.kill(max(found), 9)
