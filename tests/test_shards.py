@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import composed, tree
@@ -10,7 +11,7 @@ from support import composed, tree
 from plmjac.config import UsageError
 from plmjac.inference.module import JacobianModule
 from plmjac.interruption import Interrupted
-from plmjac.records import JacobianChunk, WorkItem
+from plmjac.records import WorkItem
 from plmjac.store import lock, open_store, read_manifest, verify
 
 Predict = Callable[..., int]
@@ -78,7 +79,7 @@ def test_a_failure_is_its_own_shards_and_stays_in_the_manifest(
 ) -> None:
     store, original = tmp_path / "shards.zarr", JacobianModule.compute
 
-    def sabotaged(self: JacobianModule, item: WorkItem) -> JacobianChunk:
+    def sabotaged(self: JacobianModule, item: WorkItem) -> Any:
         if item.key == "b":
             raise ValueError("no luck")
         return original(self, item)
