@@ -28,6 +28,7 @@ class ManifestRow:
     `status` is pending, done, failed (with the reason), skipped (longer than `max_length`), filtered (left out by the
     dataset's own choice) or unfinished (of an earlier, interrupted run with other input). `alias_of` holds the key of
     the protein with the same sequence that is computed in its place. `chains` is `str` of `Chains`, empty for one.
+    `residue_numbers` are the author's, put together with blanks and "-" for what has none; None without a structure.
     """
 
     id: str
@@ -40,6 +41,7 @@ class ManifestRow:
     cost: float = 0.0
     source: str = ""
     chains: str = ""
+    residue_numbers: str | None = None
 
     @property
     def input(self) -> tuple[str, str]:
@@ -221,7 +223,8 @@ def _row(
     length = len(record)
     chains = str(record.chains or "")
     row = ManifestRow(
-        record.id, "", length, record.sequence, reason=record.note, source=record.source, chains=chains
+        record.id, "", length, record.sequence, reason=record.note, source=record.source, chains=chains,
+        residue_numbers=" ".join(text or "-" for text in record.residue_numbers) if record.residue_numbers else None,
     )  # fmt: skip
     if max_length is not None and length > max_length:
         reason = f"length {length} is over max_length={max_length}; raise it (max_length=null for no limit)"

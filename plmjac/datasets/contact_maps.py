@@ -68,7 +68,7 @@ def contacts_of(matrix: Shaped[np.ndarray, "..."], length: int) -> Contacts:
     strange = known & (values != 0) & (values != 1)
     if strange.any():
         raise ValueError(f"it holds {values[strange][0]:g}; entries are 1 (contact), 0, or NaN or below 0 (unknown)")
-    touching = known & (values == 1)
+    touching = np.asarray(known & (values == 1))
     if (touching != touching.T).any():
         raise ValueError("it is not symmetric")
     np.fill_diagonal(touching, False)

@@ -26,9 +26,9 @@ from plmjac.coevolution.baselines import GB, Limits, baseline_map, effective_seq
 from plmjac.coevolution.clusters import clusters
 from plmjac.draws import generator
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
-from plmjac.evaluation.contact_precision import MAPS
 from plmjac.files import nearest
 from plmjac.metrics import ranking
+from plmjac.readouts import maps
 from plmjac.records import Atom, Contacts, Protein
 
 Method = Literal["inverse_covariance", "partial_correlation", "mrf"]
@@ -124,7 +124,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     metrics = {
         f"{row['map']} {row['part']}/{row['class']}/recall": float(row["recall"]) for row in found.to_dict("records")
     }
-    return Outcome({"conformations": table}, figures, _printed(table, both, settings), metrics=metrics)
+    return Outcome({"conformations": table}, figures, _printed(table, both, settings), len(scored), metrics=metrics)
 
 
 def two_structures(structures: dict[str, Protein], settings: Settings) -> tuple[Protein, Conformations]:
@@ -269,7 +269,7 @@ def _stored(stores: tuple[Store, ...], sequence: str, settings: Settings) -> Ite
             if same < settings.min_identity * max(len(sequence), len(stored.sequence)):
                 continue
             fits = True
-            for name in MAPS:
+            for name in maps():
                 if name in stored.names and stored.array(name).shape == (len(stored), len(stored)):
                     scores = np.full((len(sequence), len(sequence)), np.nan)
                     scores[np.ix_(of_a, of_a)] = stored.array(name)[np.ix_(of_stored, of_stored)]

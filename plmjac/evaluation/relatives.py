@@ -130,6 +130,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         {"relatives": scored, "relatives_mean": averaged},
         {"relatives": lambda: plots.relatives(scored, averaged, "P@L/2")},
         _printed(scored, averaged, reference, protein, settings),
+        int(scored["P@L/2"].notna().sum()),
         metrics=metrics,
     )
 
