@@ -129,12 +129,12 @@ def _structures(inputs: Inputs) -> Structures:
 def _explored(stored: StoredProtein, structures: Structures, budget: int) -> Iterator[ExplorerProtein]:
     """The protein as the view needs it; nothing where the store keeps no map of it."""
     kept = {name: stored.array(name) for name in maps() if name in stored.names}
-    if not maps:
+    if not kept:
         return
     found = structures.find(stored)
     contacts, summary = _contacts(found) if isinstance(found, Labelled) else (None, "")
-    couplings = _couplings(stored, maps, budget) if budget and "jacobian" in stored.names else None
-    yield ExplorerProtein(stored.id, stored.sequence, maps, summary, contacts, couplings)
+    couplings = _couplings(stored, kept, budget) if budget and "jacobian" in stored.names else None
+    yield ExplorerProtein(stored.id, stored.sequence, kept, summary, contacts, couplings)
 
 
 def _contacts(found: Labelled) -> tuple[Contacts | None, str]:
