@@ -60,6 +60,12 @@ def count_deaths(store: Path, role: str | None, open_keys: Collection[str]) -> d
     return {key: count["deaths"] for key, count in known.items() if isinstance(count, dict)}
 
 
+def goes_last(store: Path) -> set[str]:
+    """The proteins that are computed after all others."""
+    known = _read(store / PENDING / DEATHS)
+    return {key for key, count in known.items() if isinstance(count, dict) and count.get("deaths", 0) >= LAST}
+
+
 def refusal(store: Path, deaths: int) -> str:
     """The reason of a protein that is not begun again."""
     return (
