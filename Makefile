@@ -17,10 +17,10 @@ RECOVERY := $(if $(STRUCTURES),pdb,demo)
 # Windows small enough for domains of 50 to 150 residues; the paper's are for chains of 200 and more.
 RECOVERY_KEYS := +experiment=single_segment model=$(DEMO_MODEL) segments.size=12 segments.margin=3 segments.threshold=2
 
-.PHONY: help install demo recovery test lint types format wheel clean bench
+.PHONY: help install demo recovery test test-faults test-slurm lint types format wheel clean bench
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## Make .venv with plmjac and everything its tests need
 
@@ -47,6 +47,13 @@ recovery: install ## Contact recovery under masking, three schedules: curves in 
 
 test: install ## Run every test
 	$(BIN)/python -m pytest $(ARGS)
+
+test-faults: install ## Kill, fail and crowd a run in every way we know; prints the table (15 minutes)
+	$(BIN)/python tests/faults/table.py $(ARGS)
+	$(BIN)/python -m pytest tests/faults -m slow $(ARGS)
+
+test-slurm: install ## The sbatch scripts under a real SLURM of one node (needs slurm-wlm and munge; 5 minutes)
+	PLMJAC_TEST_SLURM=1 $(BIN)/python -m pytest tests/slurm -rs $(ARGS)
 
 bench: install ## Authors' loop, transformers, plain and fast side by side (12 minutes; writes benchmark/)
 	$(BIN)/python scripts/benchmark.py --precision-table $(ARGS)

@@ -1,76 +1,75 @@
 """Forecast a run: `python -m plmjac.plan +dataset=pdb model=esm2_650m ...`, the arguments of predict, nothing is run.
 
 Hours are forecast from this machine's own measured matrix-product rate, and beside it for the usual GPUs, in the
-precision that the run would have there, at the share of their peak that is stated; they are orders of magnitude, not
-promises. Memory is added up tensor by tensor (`plmjac.inference.memory`).
+precision that the run would have there, from what was measured on one (`plmjac.inference.rates`). Memory is added up
+tensor by tensor (`plmjac.inference.memory`).
 """
 
 import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from plmjac.config import DONE, Config, UsageError, run
+from plmjac.config import DONE, Config, run
+from plmjac.files import UsageError
 from plmjac.predict import build_dataset, precision_on
 from plmjac.predict_settings import PredictConfig, parse_predict
+from plmjac.readouts import READOUTS
 
 if TYPE_CHECKING:
-    from plmjac.models import Architecture
+    from plmjac.datasets import Dataset
+    from plmjac.models import ModelSize
+    from plmjac.records import Protein
     from plmjac.workplan import ManifestRow
 
 log = logging.getLogger("plmjac.plan")
 
-GPU_FLOPS = {
-    "fp32": {"A100": 19.5e12, "H100 or H200": 60e12},
-    "tf32": {"A100": 156e12, "H100 or H200": 494e12},
-    "fp16": {"A100": 312e12, "H100 or H200": 989e12},
-}
-"""Peak rates of the makers' data sheets: without tensor cores (fp32), and with them and without sparsity."""
-GPU_SHARE = {"fp32": 0.5, "tf32": 0.3, "fp16": 0.3}
-"""A guess: published codes for this workload reach 0.1 to 0.4 with tensor cores."""
 CPU_SHARE = 0.5
 
 
 def plan(config: Config) -> int:
     """Print the forecast of a prediction and return the exit code."""
     settings = parse_predict(config)
-    from plmjac.datasets import InputError
-    from plmjac.models import architecture
-    from plmjac.store import StoreError
+    dataset = build_dataset(settings)
+    from plmjac.models import size_of
 
     try:
-        size = architecture(settings.model.name, settings.model.checkpoint)
+        model = size_of(**settings.model.model_dump(), kind=_kind(settings))
     except (ValueError, OSError) as error:
         raise UsageError(f"{error}") from error
-    try:
-        rows, reasons = _rows(settings)
-    except (InputError, StoreError) as error:
-        raise UsageError(str(error)) from error
-    print(f"model     {settings.model.name}: {size}, {millions(size.num_parameters)} parameters")
+    rows, reasons, mine = _rows(settings, dataset, model)
+    print(f"model     {settings.model.name}: {model}, {millions(model.num_parameters)} parameters")
     print(f"dataset   {settings.dataset['name']}: {len(rows)} records")
     for reason, count in reasons.items():
         print(f"            {count:6d} {reason}")
-    todo = [row for row in rows if row.status == "pending" and not row.alias_of]
+    todo = [row for row in rows if row.status == "pending" and not row.alias_of and row.key in mine]
+    if settings.shard:
+        print(f"shard     {settings.shard}: {len(mine)} proteins, of which {len(todo)} are to be computed")
     if todo:
-        _print_work(todo, settings, size)
+        _print_work(todo, settings, model)
     for row in rows:
         if row.status in ("failed", "skipped"):
             print(f"{row.status:8s}  {row.id}: {row.reason} [{row.source}]")
     return DONE
 
 
-def _rows(settings: PredictConfig) -> "tuple[list[ManifestRow], Counter[str]]":
-    """The manifest as predict would write it now, and how many records fall under each reason to run or not to run."""
+def _rows(
+    settings: PredictConfig, dataset: "Dataset", size: "ModelSize"
+) -> "tuple[list[ManifestRow], Counter[str], set[str]]":
+    """The manifest as predict would write it now, how many records fall under each reason to run or not to run, and
+    the keys of the proteins that are this shard's."""
     from plmjac.store import read_manifest, stored_proteins
-    from plmjac.workplan import manifest
+    from plmjac.workplan import manifest, planned
 
     earlier = read_manifest(settings.store)
     failed_before = {row.key for row in earlier if row.status == "failed"}
     stored = stored_proteins(settings.store, earlier)
-    rows = manifest(build_dataset(settings), max_length=settings.max_length, stored=stored)
+    cost = _cost(settings, size, dataset)  # as predict counts it, or shards would be cut elsewhere
+    rows = manifest(dataset, max_length=settings.max_length, cost=cost, stored=stored)
+    mine = {row.key for row in (settings.shard.of(rows) if settings.shard else planned(rows))}
     reasons: Counter[str] = Counter()
     plain = []
     for row in rows:
@@ -85,7 +84,18 @@ def _rows(settings: PredictConfig) -> "tuple[list[ManifestRow], Counter[str]]":
         else:
             reasons[f"{row.status} (see below)" if row.status != "filtered" else "left out by the dataset"] += 1
             plain.append(row)
-    return plain, reasons
+    return plain, reasons, mine
+
+
+def _cost(settings: PredictConfig, size: "ModelSize", dataset: "Dataset") -> "Callable[[Protein], float]":
+    """The work of one protein in floating point operations."""
+    from plmjac.inference.annotations import annotations
+    from plmjac.workplan import forwards
+
+    if settings.recovery is not None:
+        return settings.recovery.cost(size.flops, annotations(settings.recovery.segments, dataset))
+    per_residue = settings.substitutions.forwards_per_residue
+    return lambda protein: float(forwards(len(protein), per_residue) * size.flops(len(protein)))
 
 
 @dataclass(frozen=True)
@@ -98,10 +108,10 @@ class _Work:
     memory: str
 
 
-def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> None:
+def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, model: "ModelSize") -> None:
     lengths = [row.length for row in rows]
-    work = (_jacobian_work if settings.recovery is None else _recovery_work)(rows, settings, architecture)
-    total = sum(each * architecture.flops(length) for each, length in zip(work.forwards, lengths, strict=True))
+    work = (_jacobian_work if settings.recovery is None else _recovery_work)(rows, settings, model)
+    total = sum(each * model.flops(length) for each, length in zip(work.forwards, lengths, strict=True))
     print(f"residues  {sum(lengths):,} (lengths {min(lengths)} to {max(lengths)})")
     print(f"forwards  {sum(work.forwards):,}{work.certainty}")
     print(f"FLOPs     {total:.3g}")
@@ -110,31 +120,38 @@ def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture
         f"time      {duration(total / rate)} on this machine's CPU at {rate / 1e9:.0f} GFLOP/s (half of what its matrix"
     )
     print("          products were just measured to do; small models are slower than this, by their overhead)")
-    precision = precision_on("cuda", settings)
-    share = GPU_SHARE[precision]
-    for name, peak in GPU_FLOPS[precision].items():
-        print(f"          {duration(total / (peak * share))} on one {name} in {precision}, at {share:.0%} of its peak")
+    _print_gpu_times(total, sum(lengths) / len(lengths), settings, model)
     print(f"store     about {size(work.stored)}, uncompressed")
     print(f"memory    {work.memory}")
 
 
-def _jacobian_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> _Work:
+def _print_gpu_times(flops: float | int, length: float, settings: PredictConfig, model: "ModelSize") -> None:
+    from plmjac.inference.rates import Way, gpu_times
+
+    precision = precision_on("cuda", settings)
+    way: Way = "plain" if not settings.model.fast else "compiled" if settings.model.compiled else "fast"
+    for each in gpu_times(flops, model.num_parameters, length, precision, way):
+        print(f"          {duration(each.seconds)} on one {each.card} in {precision}\n            ({each.source})")
+
+
+def _jacobian_work(rows: "list[ManifestRow]", settings: PredictConfig, model: "ModelSize") -> _Work:
     from plmjac.inference.batch_size import CANDIDATES, LENGTH
-    from plmjac.inference.memory import Forward, forecast
+    from plmjac.inference.memory import forecast
     from plmjac.jacobian import mutants_per_forward
     from plmjac.workplan import forwards
 
     lengths, letters = [row.length for row in rows], settings.substitutions.num_letters
     kind = _kind(settings)
     max_tokens = settings.max_tokens or max(CANDIDATES[kind])
-    forward = Forward(architecture, settings.model.fast, precision_on(kind, settings), kind)
-    memory = forecast(forward, max(lengths), settings.substitutions, settings.keep, max_tokens, settings.rows_per_chunk)
+    memory = forecast(
+        model, max(lengths), settings.substitutions, settings.keep, max_tokens, settings.rows_per_chunk, kind=kind
+    )
     # Where the number of tokens is still to be measured, as large a forward is tried, whatever the proteins.
-    tried = 0 if settings.max_tokens else forward.of_logits(mutants_per_forward(LENGTH, max_tokens), LENGTH)
+    tried = 0 if settings.max_tokens else model.of_logits(mutants_per_forward(LENGTH, max_tokens), LENGTH)
     return _Work(
         [forwards(length, settings.substitutions.forwards_per_residue) for length in lengths],
         "",
-        sum(stored_bytes(length, settings.keep, letters, architecture) for length in lengths),
+        sum(stored_bytes(length, settings.keep, letters, model) for length in lengths),
         f"{size(max(memory.peak, memory.weights + tried))} of each {'GPU' if kind == 'cuda' else 'process'}, "
         f"libraries apart; in it the weights {size(memory.weights)}, a forward of\n          {max_tokens:,} tokens"
         f"{'' if settings.max_tokens else ', the most that is tried,'} {size(max(memory.forward, tried))}, "
@@ -150,7 +167,7 @@ def _kind(settings: PredictConfig) -> Literal["cpu", "cuda"]:
     return "cuda" if on_gpu else device_kind(settings.trainer)
 
 
-def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> _Work:
+def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, model: "ModelSize") -> _Work:
     from plmjac.inference.annotations import annotations
 
     recovery = settings.recovery
@@ -169,14 +186,10 @@ def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, architect
     )
 
 
-def stored_bytes(length: int, keep: Iterable[str], letters: int, architecture: "Architecture") -> int:
+def stored_bytes(length: int, keep: Iterable[str], letters: int, model: "ModelSize") -> int:
     """Bytes of one protein's arrays before compression; `letters` are those each position is set to."""
-    others = {
-        "logits": 80 * length,
-        "jacobian": 40 * letters * length**2,
-        "attention_heads": 2 * architecture.num_layers * architecture.num_heads * length**2,
-    }
-    return sum(others.get(name, 4 * length**2) for name in keep)
+    sizes = {"L": length, "A": letters, "layers": model.num_layers, "heads": model.num_heads}
+    return sum(READOUTS[name].num_bytes(sizes) for name in keep)
 
 
 def measured_rate(seconds: float = 0.3) -> float:

@@ -22,8 +22,8 @@ def debug_model() -> LanguageModel:
 
 @pytest.fixture
 def keep_signals() -> Iterator[None]:
-    """Give SIGTERM and SIGINT back to pytest after a run in this process has taken them."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    """Give the signals back to pytest after a run in this process has taken them."""
+    handlers = {number: signal.getsignal(number) for number in interruption.SIGNALS}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

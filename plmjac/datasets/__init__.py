@@ -10,7 +10,7 @@ from typing import cast, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from plmjac.datasets.alignment import AlignmentDataset
-from plmjac.datasets.base import Dataset, InputError, Record, nearest
+from plmjac.datasets.base import Dataset, InputError, Record
 from plmjac.datasets.cameo_pta import CameoPtaDataset
 from plmjac.datasets.complex import ComplexDataset
 from plmjac.datasets.contact_maps import ContactMapsDataset
@@ -20,6 +20,7 @@ from plmjac.datasets.null import Kind, NullDataset
 from plmjac.datasets.pdb import PdbDataset
 from plmjac.datasets.proteome import ProteomeDataset
 from plmjac.datasets.zhang2024 import Zhang2024Dataset
+from plmjac.files import nearest
 
 DATASETS: dict[str, type] = {
     "alignment": AlignmentDataset,
@@ -44,13 +45,13 @@ def build(name: str, **arguments: object) -> Dataset:
     exist. Downloads happen at the first iteration, not here.
     """
     if name not in DATASETS:
-        raise InputError(f"there is no dataset {name!r}; there are {', '.join(DATASETS)}{nearest(name, DATASETS)}")
+        raise InputError(f"there is no dataset {name!r}; {nearest(name, DATASETS)}")
     dataset = DATASETS[name]
     own = {key: parameter.annotation for key, parameter in inspect.signature(dataset).parameters.items()}
     known = {**own, **_OF_EVERY_DATASET}
     for key, value in arguments.items():
         if key not in known:
-            raise InputError(f"dataset={name} has no key dataset.{key}; it has {', '.join(own)}{nearest(key, known)}")
+            raise InputError(f"dataset={name} has no key dataset.{key}; {nearest(key, known)}")
         if value == []:
             raise InputError(f"dataset.{key} is an empty list; leave it out, or say dataset.{key}=null, for all")
         try:

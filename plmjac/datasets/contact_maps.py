@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from plmjac.datasets.base import InputError, Record, as_list, nearest, shorten
+from plmjac.datasets.base import InputError, Record, as_list
 from plmjac.datasets.fasta import FastaDataset
+from plmjac.files import nearest, shorten
 from plmjac.records import ContactList, Contacts, Protein, Rejected
 
 SEQUENCES, CONTACTS = "extracted_sequences.fasta", "contacts"
@@ -46,8 +47,7 @@ class ContactMapsDataset:
             if not self._ids or record.id in self._ids:
                 yield self._with_contacts(record) if isinstance(record, Protein) else record
         if missing := sorted(set(self._ids) - set(there)):
-            raise InputError(f"dataset.ids: no record {shorten(missing)}; there are {shorten(there, 3)}"
-                             f"{nearest(missing[0], there)}")  # fmt: skip
+            raise InputError(f"dataset.ids: no record {shorten(missing)}; {nearest(missing[0], there, 3)}")
 
     def _with_contacts(self, protein: Protein) -> Protein | Rejected:
         path = self._folder / CONTACTS / f"{protein.id}.npy"
@@ -68,7 +68,7 @@ def contacts_of(matrix: Shaped[np.ndarray, "..."], length: int) -> Contacts:
     strange = known & (values != 0) & (values != 1)
     if strange.any():
         raise ValueError(f"it holds {values[strange][0]:g}; entries are 1 (contact), 0, or NaN or below 0 (unknown)")
-    touching = known & (values == 1)
+    touching = np.asarray(known & (values == 1))
     if (touching != touching.T).any():
         raise ValueError("it is not symmetric")
     np.fill_diagonal(touching, False)

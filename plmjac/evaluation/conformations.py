@@ -24,11 +24,11 @@ from plmjac.coevolution import AlignmentOfProtein, load_alignment_for
 from plmjac.coevolution.alignment import match
 from plmjac.coevolution.baselines import GB, Limits, baseline_map, effective_sequences
 from plmjac.coevolution.clusters import clusters
-from plmjac.datasets.base import nearest, shorten
 from plmjac.draws import generator
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
-from plmjac.evaluation.contact_precision import MAPS
+from plmjac.files import nearest
 from plmjac.metrics import ranking
+from plmjac.readouts import maps
 from plmjac.records import Atom, Contacts, Protein
 
 Method = Literal["inverse_covariance", "partial_correlation", "mrf"]
@@ -124,7 +124,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     metrics = {
         f"{row['map']} {row['part']}/{row['class']}/recall": float(row["recall"]) for row in found.to_dict("records")
     }
-    return Outcome({"conformations": table}, figures, _printed(table, both, settings), metrics=metrics)
+    return Outcome({"conformations": table}, figures, _printed(table, both, settings), len(scored), metrics=metrics)
 
 
 def two_structures(structures: dict[str, Protein], settings: Settings) -> tuple[Protein, Conformations]:
@@ -230,8 +230,9 @@ def _two_sided(null: Float64[np.ndarray, " S"], seen: float) -> float:
 
 def _structure(structures: dict[str, Protein], key: str, name: str) -> Protein:
     if name not in structures:
-        there = f"there are {shorten(structures, 20)}{nearest(name, structures)}"
-        raise EvaluationError(f"evaluation.{key}={name}: the dataset has no such record; {there}")
+        raise EvaluationError(
+            f"evaluation.{key}={name}: the dataset has no such record; {nearest(name, structures, 20)}"
+        )
     if structures[name].structure is None:
         raise EvaluationError(f"evaluation.{key}={name} has no structure; name a dataset with structures, +dataset=pdb")
     return structures[name]
@@ -268,7 +269,7 @@ def _stored(stores: tuple[Store, ...], sequence: str, settings: Settings) -> Ite
             if same < settings.min_identity * max(len(sequence), len(stored.sequence)):
                 continue
             fits = True
-            for name in MAPS:
+            for name in maps():
                 if name in stored.names and stored.array(name).shape == (len(stored), len(stored)):
                     scores = np.full((len(sequence), len(sequence)), np.nan)
                     scores[np.ix_(of_a, of_a)] = stored.array(name)[np.ix_(of_stored, of_stored)]

@@ -79,6 +79,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         {"false_discovery": table, "false_discovery_proteins": by_protein, "false_discovery_rates": rates},
         {"false_discovery": lambda: plots.false_discovery(drawn)} if drawn else {},
         _printed(by_protein, rates, null, settings),
+        len(table),
         metrics=metrics,
     )
 

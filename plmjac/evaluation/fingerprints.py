@@ -88,6 +88,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         {"fingerprints": table, "fingerprints_summary": summary, "not_contact_like": unlike},
         figures,
         _printed(summary, unlike, missing, settings),
+        len(table),
         metrics=metrics,
     )
 

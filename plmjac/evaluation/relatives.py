@@ -18,9 +18,9 @@ from plmjac import plots
 from plmjac.alphabet import clean
 from plmjac.coevolution.alignment import match
 from plmjac.datasets.alignment import AlignedRow, identity_and_coverage, read_aligned
-from plmjac.datasets.base import nearest, shorten
 from plmjac.draws import generator
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
+from plmjac.files import nearest, shorten
 from plmjac.metrics import RANGES, chance, hits_in, precision_at, ranking, reason_for_nan
 from plmjac.records import Atom, Contacts, Protein
 
@@ -130,6 +130,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         {"relatives": scored, "relatives_mean": averaged},
         {"relatives": lambda: plots.relatives(scored, averaged, "P@L/2")},
         _printed(scored, averaged, reference, protein, settings),
+        int(scored["P@L/2"].notna().sum()),
         metrics=metrics,
     )
 
@@ -143,8 +144,8 @@ def _structure(structures: dict[str, Protein], settings: Settings) -> Protein:
         raise EvaluationError(f"which structure? evaluation.structure=ID, one of {shorten(structures, 20)}")
     if settings.structure not in structures:
         raise EvaluationError(
-            f"evaluation.structure={settings.structure}: the dataset has no such structure; there are "
-            f"{shorten(structures, 20)}{nearest(settings.structure, structures)}"
+            f"evaluation.structure={settings.structure}: the dataset has no such structure; "
+            f"{nearest(settings.structure, structures, 20)}"
         )
     return structures[settings.structure]
 

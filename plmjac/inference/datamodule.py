@@ -36,7 +36,7 @@ class PlanDataModule(LightningDataModule):
         """On every rank: this rank's work items."""
         assert self.trainer is not None
         self.attributes = open_store(self.request.store).attributes
-        rows = read_manifest(self.request.store)
+        rows = read_manifest(self.request.store, self.request.plan_file)
         self.id_of = {row.key: row.id for row in rows}
         mine = shard(remaining(rows, ()), self.trainer.global_rank, self.trainer.world_size)
         size, letters = self.request.rows_per_chunk, self.request.num_letters

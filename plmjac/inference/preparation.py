@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock
-
+from plmjac import interruption
+from plmjac.files import write_whole
 from plmjac.records import Filtered, Protein, Rejected
 from plmjac.store import (
     SavedRows,
     StoreError,
+    StoreLock,
     StoreWriter,
     completed,
     create_or_check,
@@ -27,9 +28,14 @@ from plmjac.store import (
     stored_proteins,
     write_manifest,
 )
-from plmjac.workplan import ManifestRow, manifest, merge, remaining
+from plmjac.store.layout import FAILED, MANIFEST, PENDING, digest, to_json
+from plmjac.store.lock import RUN
+from plmjac.workplan import ManifestRow, Shard, manifest, merge, planned, remaining
 
 log = logging.getLogger(__name__)
+
+PLAN = f"{PENDING}/plan.json"
+"""What the shards that are in a store have in common."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,12 @@ class Request:
     rows_per_chunk: int | None = None
     num_letters: int = 20
     forwards_per_residue: int = 19
+    shard: Shard | None = None
+
+    @property
+    def plan_file(self) -> str:
+        """The file of rows that the ranks of this run read their proteins from; shards have one each."""
+        return f"{PENDING}/plan.{self.shard.role}.parquet" if self.shard else MANIFEST
 
 
 class Preparation:
@@ -53,47 +65,71 @@ class Preparation:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.asked: list[ManifestRow] = []
-        self._guard: BaseFileLock | None = None
+        self._mine: set[str] = set()
+        self._guard: StoreLock | None = None
 
     def prepare(self) -> None:
         """Read the input, take the store, and write down what is to be done. Does nothing the second time."""
         if self._guard is not None:
             return
-        store = self.request.store
+        store, shard = self.request.store, self.request.shard
         if (store / "zarr.json").exists():  # refused at once, not after reading 20,000 structures
             self._take_store()
         records = [_without_structure(record) for record in self.request.records()]
         if self._guard is None:  # only now, so that bad input leaves no empty store behind
             self._take_store()
-        writer = StoreWriter(store)
-        writer.clear_pending()
-        writer.forget_failures()
-        earlier = read_manifest(store)
-        self.asked = manifest(
-            records,
-            max_length=self.request.max_length,
-            cost=self.request.cost,
-            stored=stored_proteins(store, earlier),
-        )
-        SavedRows(store).drop_all_but({row.key for row in remaining(self.asked, ())})
-        for row in self.asked:
-            if row.status == "failed":
-                writer.record_failure(row.key, row.id, row.reason)
-        write_manifest(store, merge(self.asked, earlier))
+        assert self._guard is not None
+        with self._guard.door():
+            writer, earlier = StoreWriter(store), read_manifest(store)
+            self.asked = manifest(
+                records,
+                max_length=self.request.max_length,
+                cost=self.request.cost,
+                stored=stored_proteins(store, earlier),
+            )
+            self._mine = {row.key for row in (shard.of(self.asked) if shard else planned(self.asked))}
+            if shard and not self._guard.is_alone:
+                self._join(shard)
+            else:
+                writer.clear_pending()
+                SavedRows(store).drop_all_but({row.key for row in remaining(self.asked, ())})
+                if shard:
+                    write_whole(store / PLAN, self._plan(shard))
+            refused = [row for row in self.asked if row.status == "failed"]
+            writer.forget_failures(self._mine | {row.key for row in refused} if shard else None)
+            writer.record_refused(refused)
+            if shard:
+                write_manifest(store, self.open_rows, self.request.plan_file)
+            if not shard or self._guard.is_alone:
+                write_manifest(store, merge(self._outcomes() if shard else self.asked, earlier, completed(store)))
+
+    def _plan(self, shard: Shard) -> bytes:
+        """What shards must have in common: how many they are, and every row but for what became of it."""
+        rows = [[row.id, row.key, row.sequence, row.chains, row.alias_of, row.cost] for row in self.asked]
+        return to_json({"shards": shard.count, "plan": digest(rows)})
+
+    def _join(self, shard: Shard) -> None:
+        """Come in beside other shards. Raises StoreError where these are not shards of the same plan."""
+        path = self.request.store / PLAN
+        if not path.exists() or path.read_bytes() != self._plan(shard):
+            raise StoreError(
+                f"shards of another plan are writing {self.request.store}: with another input, max_length or number of "
+                "shards. Wait for them to end, give the arguments that they have, or use another store"
+            )
 
     def _take_store(self) -> None:
         try:
-            self._guard = lock(self.request.store)
+            self._guard = lock(self.request.store, self.request.shard.role if self.request.shard else RUN)
             create_or_check(self.request.store, self.request.identity, self.request.details)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOENT, *interruption.TO_MEND):
                 raise
             raise StoreError(f"{self.request.store} cannot be written: {error.strerror or error}") from error
 
     @property
     def open_rows(self) -> list[ManifestRow]:
         """What this run has to compute."""
-        return remaining(self.asked, ())
+        return [row for row in remaining(self.asked, ()) if row.key in self._mine]
 
     def release(self) -> None:
         """Let go of the store, for a later run in this process."""
@@ -103,20 +139,40 @@ class Preparation:
     def finish(self) -> list[ManifestRow]:
         """On rank 0, after its own share: wait for the others, then write what became of every record.
 
-        No barrier: a rank may be hours behind, and one that dies is ended by the launcher together with this one.
+        No barrier: a rank may be hours behind, and one that dies is ended by the launcher together with this one. Of
+        the plan that shards have in common each writes what is known when it ends, the last one all of it. Returns the
+        rows that this run answers for; records that nobody computes are the first shard's.
         """
-        store = self.request.store
+        store, shard = self.request.store, self.request.shard
         said = time.monotonic()
-        while waiting := [row for row in self.open_rows if not _is_settled(store, row)]:
+        waiting = self.open_rows
+        while waiting := [row for row in waiting if not _is_settled(store, row)]:
             if time.monotonic() - said > 60:
                 log.info("waiting for %d proteins of other ranks", len(waiting))
                 said = time.monotonic()
             time.sleep(0.2)
+        assert self._guard is not None
+        with self._guard.door():
+            all_planned = {row.key for row in planned(self.asked)}
+            self.asked = self._outcomes()
+            write_manifest(store, merge(self.asked, read_manifest(store), completed(store)))
+        if shard is None:
+            return self.asked
+        (store / self.request.plan_file).unlink(missing_ok=True)
+        primary = {row.key: row.alias_of or row.key for row in self.asked}
+        is_first = shard.number == 1
+        return [
+            row
+            for row in self.asked
+            if primary[row.key] in self._mine or (is_first and primary[row.key] not in all_planned)
+        ]
+
+    def _outcomes(self) -> list[ManifestRow]:
+        """The rows of this run's input with what became of each; still pending where another shard has to do it."""
+        store = self.request.store
         there = completed(store)
-        reasons = {path.stem: json.loads(path.read_bytes())["reason"] for path in (store / "failed").glob("*.json")}
-        self.asked = [_outcome(row, there, reasons) for row in self.asked]
-        write_manifest(store, merge(self.asked, read_manifest(store)))
-        return self.asked
+        reasons = {path.stem: json.loads(path.read_bytes())["reason"] for path in (store / FAILED).glob("*.json")}
+        return [_outcome(row, there, reasons) for row in self.asked]
 
 
 def summary(rows: list[ManifestRow]) -> str:
@@ -149,5 +205,7 @@ def _outcome(row: ManifestRow, there: set[str], reasons: dict[str, str]) -> Mani
     key = row.alias_of or row.key
     if key in there:
         return replace(row, status="done")
+    if key not in reasons:
+        return row
     reason = f"as {key}, which has its sequence: {reasons[key]}" if row.alias_of else reasons[key]
     return replace(row, status="failed", reason=reason)

@@ -83,7 +83,7 @@ def test_what_is_wrong_with_one_matrix_leaves_the_others(folder: Callable[..., P
 def test_ids_and_folders_that_are_not_there(folder: Callable[..., Path], tmp_path: Path) -> None:
     path = folder(T1=("MKVL", _matrix(4, [])), T2=("MKVLA", _matrix(5, [])))
     assert [record.id for record in build("contact_maps", path=str(path), ids="T2")] == ["T2"]
-    with pytest.raises(InputError, match=r"no record T3; there are T1, T2"):
+    with pytest.raises(InputError, match=r"no record T3; did you mean"):
         list(build("contact_maps", path=str(path), ids="T3"))
     with pytest.raises(InputError, match=r"has no extracted_sequences.fasta"):
         build("contact_maps", path=str(tmp_path / "contacts"))
