@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 Number = Callable[[Path], str]
-"""From the folder of a run to a number, in words; raises FileNotFoundError, KeyError or IndexError where there is none."""
+"""From the folder of a run to a number in words; raises OSError, KeyError or IndexError where there is none."""
 
 
 def precision(method: str, table: str = "contact_precision/summary.csv") -> Number:
@@ -41,7 +41,8 @@ def half(name: str) -> Number:
         rows = pd.read_csv(folder / f"recovery_{name}" / "summary.csv")
         steps = {str(row["schedule"]): row["half_step"] for row in rows.to_dict("records")}
         first = rows.iloc[0]
-        words = [_whole(steps[each]) for each in ("flanking", "random", "random_avoiding_30", "random_avoiding") if each in steps]
+        known = ("flanking", "random", "random_avoiding_30", "random_avoiding")
+        words = [_whole(steps[each]) for each in known if each in steps]
         return f"{' / '.join(words)} (n = {int(first['curves'])})"
 
     return read
