@@ -1,4 +1,4 @@
-"""scripts/train_tiny.py at toy size: one seed gives one loss curve, resumed or not, and every lesson is what it claims."""
+"""scripts/train_tiny.py at toy size: one seed gives one loss curve, resumed or not; lessons are what they claim."""
 
 import csv
 import json
@@ -100,7 +100,7 @@ def test_other_settings_are_refused_but_more_steps_are_not(folder: Path, tmp_pat
 
 
 def test_every_part_of_the_loss_falls(folder: Path, tmp_path: Path) -> None:
-    """On families of 40 random sequences there is little to learn but by heart; the change comes last and is left out."""
+    """On families of 40 random sequences there is little to learn but by heart; the change comes last: left out."""
     settings = _settings(steps=60, decay_steps=20, flanks_from=100, looking_steps=100, width=32, per_family=4)
     training.train(folder, tmp_path, settings, every=20)
     first, *_, last = _curve(tmp_path)

@@ -44,11 +44,11 @@ class Family:
 
 
 class Batch(NamedTuple):
-    """Sequences as tokens: W wild types, masked sequences that have no mutant, then the mutants, wild type by wild type.
+    """Sequences as tokens: W wild types, masked sequences without mutants, then the mutants, wild type by wild type.
 
-    The first S rows are the sequences that were drawn: `family` by number, `residue` the amino acid 0 to 19 that stands
-    (or stood, before it was masked) at each place and `column` its column in the family, both -1 where there is none: at
-    BOS, EOS and padding, and in flanks, which are no part of the family. Columns of insertions are -1 as well.
+    The first S rows are the sequences that were drawn: `family` by number, `residue` the amino acid 0 to 19 at each
+    place (before masking) and `column` its column in the family, both -1 where there is none: at BOS, EOS and padding,
+    and in flanks, which are no part of the family. Columns of insertions are -1 as well.
     """
 
     tokens: Int64[Tensor, "R T"]
@@ -89,8 +89,8 @@ class Corpus:
     """Batches as a function of seed and step.
 
     Each has `per_family` wild types of every family with `mutants` mutants each, in which `mutations` residues are set
-    at random, and `masked` further sequences, of the families in turn, most of whose residues are masked. In half of the
-    wild types up to 15 % are masked, and the same in their mutants.
+    at random, and `masked` further sequences, of the families in turn, most of whose residues are masked. In half of
+    the wild types up to 15 % are masked, and the same in their mutants.
     """
 
     families: list[Family]
@@ -135,12 +135,10 @@ class Corpus:
         return Batch(*(torch.from_numpy(array) for array in arrays))
 
     def held_out(self, per_family: int = 32) -> tuple[Int64[Tensor, "S T"], Int64[Tensor, "S T"]]:
-        """Held-out sequences without flanks, 15 % masked, and the residues that were (-1 elsewhere); always the same."""
+        """Held-out sequences without flanks, 15 % masked, and what was there (-1 elsewhere); always the same."""
         rng = np.random.default_rng(0)
         family = np.repeat(np.arange(len(self.families)), per_family)
-        rows = [
-            self.families[k].held_out[n % per_family % len(self.families[k].held_out)] for n, k in enumerate(family)
-        ]
+        rows = [member.held_out[n % len(member.held_out)] for member in self.families for n in range(per_family)]
         width = max(int((row != GAP).sum()) for row in rows) + 2
         tokens, residue, _ = self._placed(rows, family, rng, width, flanked=False)
         masked = is_residue(tokens) & (rng.random(tokens.shape) < EVALUATION_RATE)
@@ -151,7 +149,7 @@ class Corpus:
         self, rows: list[Int8[np.ndarray, " C"]], family: Int64[np.ndarray, " S"], rng: np.random.Generator,
         width: int, flanked: bool,
     ) -> tuple[Int64[np.ndarray, "S T"], Int64[np.ndarray, "S T"], Int64[np.ndarray, "S T"]]:  # fmt: skip
-        """Tokens, residues and columns of aligned rows, gaps taken out and flanks put on; what is too long is cut off."""
+        """Tokens, residues and columns of aligned rows, gaps taken out, flanks put on, and cut off at `width`."""
         tokens, residue, column = (np.full((len(rows), width), value) for value in (PAD, -1, -1))
         numbers = [np.full(member.train.shape[1], -1) for member in self.families]
         for number, member in zip(numbers, self.families, strict=True):
@@ -159,9 +157,8 @@ class Corpus:
         for line, (row, k) in enumerate(zip(rows, family, strict=True)):
             where = np.flatnonzero(row != GAP)
             if flanked and rng.random() < 0.12:
-                where = where[
-                    int(rng.random() * 0.35 * len(where)) : len(where) - int(rng.random() * 0.35 * len(where))
-                ]
+                lost = (rng.random(2) * 0.35 * len(where)).astype(np.int64)
+                where = where[lost[0] : len(where) - lost[1]]
             where = where[: width - 2]
             before, after = self._flanks(rng, width - 2 - len(where)) if flanked else (_NOTHING, _NOTHING)
             residues = np.concatenate([before, row[where].astype(np.int64), after])

@@ -138,8 +138,8 @@ def hidden_states(
 ) -> tuple[list[Float[Tensor, "B T D"]], list[Float[Tensor, ""]]]:
     """The output of each layer of fair-esm's ESM2.forward before the last layer norm, and the losses of attention.
 
-    `tables` are those of `rotary_tables`, which are made anew where they are not given. There is a loss of attention for
-    each of `LOOKING_LAYERS` if there is a lesson, over the first rows of the tokens, which it is about.
+    `tables` are those of `rotary_tables`, which are made anew where they are not given. There is a loss of attention
+    for each of `LOOKING_LAYERS` if there is a lesson, over the first rows of the tokens, which it is about.
     """
     heads = model.attention_heads
     tables = rotary_tables(tokens.shape[1], model.embed_dim // heads) if tables is None else tables

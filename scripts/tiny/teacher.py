@@ -43,8 +43,8 @@ class Lesson(NamedTuple):
     """What a batch should come to: W wild types, M mutants, H heads in each of the two layers that are shown.
 
     `expected` are the conditionals of the wild types as logits, `change` how they differ in the mutants, centred over
-    the amino acids. `taught` places are residues in a column of the family; `moved` ones as well, but neither masked nor
-    mutated. Head h of layer l should look from a place of a wild type at place `look[l][w, h, place]`, which counts
+    the amino acids. `taught` places are residues in a column of the family; `moved` ones as well, and neither masked
+    nor mutated. Head h of layer l should look from a place of a wild type at place `look[l][w, h, place]`, which counts
     `strength[l][w, h, place]`: nothing where the family's column has no such partner or the sequence none in it.
     """
 
