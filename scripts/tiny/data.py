@@ -25,7 +25,7 @@ EVALUATION_RATE = 0.15
 """Share of residues masked in held-out sequences, as in ESM-2's training."""
 
 MAX_FLANK = 40
-"""Residues before the family's, and after, at most."""
+"""Residues before the family's, and after, at most; most flanks are short, as those of crystal structures are."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Corpus:
 
     def _flanks(self, rng: np.random.Generator, room: int) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]]:
         """Residues before and after: noise of the usual composition, or pieces of other sequences."""
-        lengths = rng.integers(MAX_FLANK + 1, size=2) * (rng.random(2) < 0.75) * (rng.random() < 0.9)
+        lengths = (MAX_FLANK + 1) * rng.random(2) ** 2 * (rng.random(2) < 0.75) * (rng.random() < 0.9)
         lengths = (lengths * min(1.0, room / max(1, lengths.sum()))).astype(np.int64)
         if rng.random() < 0.4:
             others = [self.families[k] for k in rng.integers(len(self.families), size=2)]

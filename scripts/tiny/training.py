@@ -23,8 +23,8 @@ from tiny.network import ColumnHead, Losses, Tables, Weights, masked_loss, new_m
 from tiny.optimizer import MuonAdam, parameter_groups, rate_factor
 from tiny.teacher import Lesson, Teacher
 
-ADJUSTABLE = {"steps", "decay_steps", "flanks_from", "looking_steps", "mutants", "mutations"}
-"""Settings that a run may go on with other values of: when something begins or ends, and how many mutants there are."""
+ADJUSTABLE = {"steps", "decay_steps", "flanks_from", "looking_steps", "mutants", "mutations", "long", "weights"}
+"""Settings that a run may go on with other values of: what may change along the way."""
 
 
 @dataclass(frozen=True)
