@@ -3,8 +3,8 @@
     python scripts/relatives.py ../shared/data/covariation runs/relatives --families PF00076 PF00018 --number 3
     python -m plmjac.predict +dataset=pdb dataset.path=runs/relatives store=runs/relatives.zarr
 
-Of the held-out tenth of each family (scripts/tiny/data.py) the sequences with the fewest gaps are put on the backbone of
-the family's crystal structure: its residues are renamed, those in front of a gap left out. The contacts are therefore
+Of the held-out tenth of each family (scripts/tiny/data.py) the sequences with the fewest gaps are put on the backbone
+of the family's crystal structure: its residues are renamed, those in front of a gap left out. The contacts are thus
 those of the family's structure; a relative's own may differ where the fold does.
 """
 
@@ -14,10 +14,10 @@ from pathlib import Path
 import gemmi
 import numpy as np
 from jaxtyping import Int8
+from tiny.data import Family, load_families
 
 from plmjac.alphabet import AMINO_ACIDS
 from plmjac.coevolution import GAP
-from tiny.data import Family, load_families
 
 
 def fullest(family: Family, number: int) -> list[Int8[np.ndarray, " L"]]:

@@ -23,8 +23,10 @@ from tiny.network import ColumnHead, Losses, Tables, Weights, masked_loss, new_m
 from tiny.optimizer import MuonAdam, parameter_groups, rate_factor
 from tiny.teacher import Lesson, Teacher
 
-ADJUSTABLE = {"steps", "decay_steps", "flanks_from", "looking_steps", "mutants", "mutations", "long", "weights"}
-"""Settings that a run may go on with other values of: what may change along the way."""
+ADJUSTABLE = {
+    "steps", "decay_steps", "looking_steps", "mutants", "mutations", "masked", "long", "long_share", "weights",
+}  # fmt: skip
+"""Settings that a run may go on with other values of: what may change along the way, sooner or later."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,6 @@ class Settings:
     masked: int
     short: int
     long: int
-    flanks_from: int
     long_share: float
     lr: float
     adam_lr: float
@@ -54,8 +55,7 @@ class Settings:
 
     def shape(self, step: int) -> tuple[int, bool]:
         """Width in tokens of the batch of a step, and whether its sequences have flanks."""
-        share = np.random.default_rng((self.seed, step, 1)).random()
-        flanked = bool(step >= self.flanks_from and share < self.long_share)
+        flanked = bool(np.random.default_rng((self.seed, step, 1)).random() < self.long_share)
         return (self.long if flanked else self.short), flanked
 
     def weights_at(self, step: int) -> Weights:
