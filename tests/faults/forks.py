@@ -97,7 +97,8 @@ def _serve() -> None:
     os.dup2(2, 1)
     for name in (
         "plmjac.predict", "plmjac.verify", "plmjac.plan", "plmjac.inference.session", "plmjac.inference.loop",
-        "plmjac.inference.jacobian_task", "plmjac.inference.recovery_task", "plmjac.inference.loggers", "plmjac.inference.progress", "plmjac.store", "esm",
+        "plmjac.inference.jacobian_task", "plmjac.inference.recovery_task", "plmjac.inference.loggers",
+        "plmjac.inference.progress", "plmjac.store", "esm",
         "plmjac.models.esm2_fast", "plmjac.datasets", "zarr", "lightning", "pyarrow.parquet", "pandas",
         "plmjac.models.debug",
     ):  # fmt: skip
