@@ -63,7 +63,7 @@ def main() -> None:
         sys.setprofile(trace)
         code = plmjac.predict.predict(config)
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
     assert code == 0
     files = {file for file, _ in trace.functions}
     if "-v" in sys.argv:
