@@ -35,7 +35,7 @@ from plmjac.workplan import ManifestRow, Shard, manifest, merge, planned, remain
 log = logging.getLogger(__name__)
 
 PLAN = f"{PENDING}/plan.json"
-"""What the shards that are in a store have in common."""
+"""The plan that the shards in a store have in common."""
 
 
 class Session:
@@ -102,7 +102,7 @@ class Session:
             write_manifest(store, merge(self._outcomes() if shard else self.rows, earlier, completed(store)))
 
     def _plan(self, shard: Shard) -> bytes:
-        """What shards must have in common: how many they are, and every row but for what became of it."""
+        """The plan that shards must have in common: their number, and every row but its status."""
         rows = [[row.id, row.key, row.sequence, row.chains, row.alias_of, row.cost] for row in self.rows]
         return to_json({"shards": shard.count, "plan": digest(rows)})
 
