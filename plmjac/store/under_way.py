@@ -53,7 +53,9 @@ def count_deaths(store: Path, role: str | None, open_keys: Collection[str]) -> d
                 known[key] = {"start": start, "deaths": 1 + (earlier["deaths"] if same else 0)}  # type: ignore[index]
             os.unlink(note)
     known = {key: count for key, count in known.items() if key in open_keys}
-    if json.dumps(known, sort_keys=True) != before:
+    if not known:
+        path.unlink(missing_ok=True)
+    elif json.dumps(known, sort_keys=True) != before:
         write_whole(path, to_json(known))
     return {key: count["deaths"] for key, count in known.items() if isinstance(count, dict)}
 

@@ -27,7 +27,7 @@ def sequences() -> dict[str, str]:
     found: dict[str, str] = {}
     for record in (FOLDER / "queries.fasta").read_text().split(">")[1:]:
         header, _, rest = record.partition("\n")
-        residues = "".join(rest.split())
+        residues = "".join(rest.split()).replace("-", "")
         if len(residues) <= 120:
             found[header.split()[0]] = residues
     return found
