@@ -56,7 +56,7 @@ test-quick: install ## The tests that take seconds (under 2 minutes in all), whi
 
 test-faults: install ## Kill, fail and crowd a run in every way we know; prints the table (15 minutes)
 	$(BIN)/python tests/faults/table.py $(ARGS)
-	$(BIN)/python -m pytest tests/faults -m slow $(ARGS)
+	PLMJAC_TEST_FAULTS=1 $(BIN)/python -m pytest tests/faults/test_soak.py -rs
 
 test-slurm: install ## The sbatch scripts under a real SLURM of one node (needs slurm-wlm and munge; 5 minutes)
 	PLMJAC_TEST_SLURM=1 $(BIN)/python -m pytest tests/slurm -rs $(ARGS)

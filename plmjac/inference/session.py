@@ -154,6 +154,7 @@ class Session:
             all_planned = {row.key for row in planned(self.rows)}
             self.rows = self._outcomes()
             write_manifest(store, merge(self.rows, read_manifest(store), completed(store)))
+            count_deaths(store, self.role, {row.key for row in self.rows if row.status != "done"})
         if shard is None:
             return self.rows
         (store / self.plan_file).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from plmjac.files import write_whole
 from plmjac.records import WorkItem
 from plmjac.store.layout import PENDING, to_json
 
-FOLDER, DEATHS = "under_way", "deaths.json"
+NOTE, DEATHS = "under_way.", "deaths.json"
 
 LAST, REFUSED = 2, 3
 """So many deaths over a protein without a block more: it is computed after all others; it is recorded as failed."""
@@ -24,11 +24,10 @@ class UnderWay:
     """The note of one process, by its role (that of the store's lock) and its rank."""
 
     def __init__(self, store: Path, role: str, rank: int) -> None:
-        self._path = store / PENDING / FOLDER / f"{role}.{rank}"
+        self._path = store / PENDING / f"{NOTE}{role}.{rank}"
 
     def begin(self, item: WorkItem) -> None:
         """Note that this item is begun."""
-        self._path.parent.mkdir(exist_ok=True)
         self._path.write_text(json.dumps({"key": item.key, "start": item.start}))
 
     def clear(self) -> None:
@@ -41,12 +40,11 @@ def count_deaths(store: Path, role: str | None, open_keys: Collection[str]) -> d
 
     Only under the store's lock.
     """
-    folder, path = store / PENDING / FOLDER, store / PENDING / DEATHS
+    path = store / PENDING / DEATHS
     known = _read(path)
     before = json.dumps(known, sort_keys=True)
-    notes = list(folder.iterdir()) if folder.is_dir() else []
-    for note in notes:
-        if role is None or note.name.rpartition(".")[0] == role:
+    for note in (store / PENDING).glob(f"{NOTE}{role or ''}*"):
+        if role is None or note.name.rpartition(".")[0] == NOTE + role:
             said = _read(note)
             key, start = said.get("key"), said.get("start")
             if isinstance(key, str) and isinstance(start, int):
@@ -55,7 +53,9 @@ def count_deaths(store: Path, role: str | None, open_keys: Collection[str]) -> d
                 known[key] = {"start": start, "deaths": 1 + (earlier["deaths"] if same else 0)}  # type: ignore[index]
             os.unlink(note)
     known = {key: count for key, count in known.items() if key in open_keys}
-    if json.dumps(known, sort_keys=True) != before:
+    if not known:
+        path.unlink(missing_ok=True)
+    elif json.dumps(known, sort_keys=True) != before:
         write_whole(path, to_json(known))
     return {key: count["deaths"] for key, count in known.items() if isinstance(count, dict)}
 

@@ -157,7 +157,10 @@ def broken(store: Path) -> list[str]:
     opened = open_store(store)
     found = [f"verify: {damage.key}: {damage.problem}" for _, damages in verify(opened) for damage in damages]
     left = [path for path in store.rglob("*") if path.name.endswith((".tmp", ".partial"))]
-    left += [path for path in (store / "pending").iterdir() if path.name not in ("lock", "door")]
+    kept = ("lock", "door", "plan.json")
+    left += [
+        path for path in (store / "pending").iterdir() if path.name not in kept and not path.name.startswith("lock.")
+    ]
     return found + [f"left behind: {path.relative_to(store)}" for path in left]
 
 

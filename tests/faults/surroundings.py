@@ -112,7 +112,7 @@ def _pipe(bench: Bench) -> Trial:
 
 
 def _poison(bench: Bench) -> Trial:
-    """Protein b kills its process: done last at the third start, failed at the fourth, tried again when that is asked."""
+    """Protein b kills its process: done last at the third start, failed at the fourth, tried again when asked."""
     store, problems = bench.new_store(), []
     for _ in range(3):
         problems += judged(bench.run(store, condition="killed_in_forward", FAULT_LENGTH="22"), {KILLED})
@@ -154,7 +154,7 @@ def _moved(bench: Bench) -> Trial:
 
 
 def _another_plmjac(bench: Bench) -> Trial:
-    """A lease of a machine that is no more, where there is no flock: refused with the file's name, free when deleted."""
+    """A lease of a machine that is no more, without flock: refused with the file's name, free when deleted."""
     store = bench.new_store()
     first = bench.run(store, fault=Fault("rename", 9, "kill", str(store)))
     lease = store / "pending/lease.run"
