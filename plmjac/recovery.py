@@ -9,7 +9,6 @@ censoring would add, so the denominator of a fraction shrinks where segments run
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -134,16 +133,6 @@ def crossings(
     """The position at which each resample's fraction is first above the level; infinity where it never is."""
     above = fractions > level
     return np.where(above.any(axis=1), positions[above.argmax(axis=1)], np.inf)
-
-
-def sign_test(wins: int, losses: int) -> float:
-    """The two-sided p of the exact sign test: both signs equally likely, ties left out; 1 where there is no pair."""
-    pairs, larger = wins + losses, max(wins, losses)
-    term, tail = math.comb(pairs, larger), 0
-    for count in range(larger, pairs + 1):  # each binomial coefficient from the one before: 9,000 pairs in milliseconds
-        tail += term
-        term = term * (pairs - count) // (count + 1)
-    return min(1.0, float(Fraction(2 * tail, 2**pairs)))
 
 
 @dataclass(frozen=True)

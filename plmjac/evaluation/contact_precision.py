@@ -331,7 +331,7 @@ def _differences(differences: pd.DataFrame) -> list[str]:
         }
         for row in differences[differences["measure"] == "P@L/2"].to_dict("records")
     ]  # fmt: skip
-    heading = "first minus second on the proteins of both; p: paired bootstrap, two-sided"
+    heading = "first minus second on the proteins of both; p: sign-flip test, two-sided; -: fewer than 6 proteins"
     return ["", heading, *lines_of(lines)] if lines else []
 
 
