@@ -1,6 +1,6 @@
-"""The method on one sequence, for a notebook: text in, tensors out.
+"""The method on one sequence, for a notebook: text in, tensors out, nothing is written.
 
-What `python -m plmjac.predict` does for many proteins, with nothing written anywhere.
+`python -m plmjac.predict` does the same for many proteins.
 """
 
 import numpy as np

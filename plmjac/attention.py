@@ -1,8 +1,8 @@
 """Contacts from attention: the mean of a model's best heads, from one forward (Thorstenson, arXiv 2606.21876).
 
-Which heads are best is chosen once, on a few proteins with known structures, and kept in a small JSON file that says
-for which weights it holds. Gives up couplings: an attention map says that two residues matter to one another, not which
-amino acids. Knows no model and no store.
+The best heads are chosen once, on a few proteins with known structures, and kept in a small JSON file together with the
+hash of the weights. There are no couplings: an attention map says that two residues matter to one another, not which
+amino acids.
 """
 
 import json
@@ -41,8 +41,7 @@ def attention_map(maps: Float[Tensor, "K L L"]) -> Float[Tensor, "L L"]:
 class HeadChoice:
     """The K heads that find contacts best, best first, of the model with these weights.
 
-    `scores` are what they were chosen by, `settings` says how (P@L/2 of which range, atom and cutoff), `proteins` on
-    which proteins.
+    They were chosen by `scores`, which `settings` define (P@L/2 of which range, atom and cutoff), on `proteins`.
     """
 
     model: str
@@ -65,7 +64,7 @@ class HeadChoice:
 
 
 def read_heads(path: Path, weights_sha256: str, model: str) -> HeadChoice:
-    """The choice in a file, for the model with these weights.
+    """Read the choice of heads for the model with these weights.
 
     Raises ValueError where the file cannot be read, is something else, or was chosen for other weights.
     """

@@ -4,7 +4,6 @@ Hydra composes the YAML tree of conf/; what comes out is a plain dictionary, val
 are the schema. A wrong key or value ends with exit code 2 and a sentence that names the nearest right one.
 """
 
-import difflib
 import logging
 import re
 import sys
@@ -14,10 +13,14 @@ from typing import Any, TypeVar, get_args
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
+
+from plmjac.files import UsageError as UsageError
+from plmjac.files import nearest as nearest
 
 DONE, USAGE, SOME_FAILED = 0, 2, 3
 
@@ -25,10 +28,6 @@ log = logging.getLogger("plmjac")
 
 Config = dict[str, Any]
 M = TypeVar("M", bound=BaseModel)
-
-
-class UsageError(ValueError):
-    """A mistake in what was asked for: exit code 2, and the message is all the user sees."""
 
 
 def config_dir() -> Path:
@@ -45,12 +44,22 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
+def add_registered_models() -> None:
+    """Make `model=name` compose for models that were registered from outside the package and have no YAML."""
+    from plmjac.models.registry import names, options_of
+
+    for name in set(names()) - set(options("model")):
+        node = {"name": name, **options_of(name)}
+        ConfigStore.instance().store(name, node | ({"seed": "${seed}"} if "seed" in node else {}), group="model")
+
+
 def run(config_name: str, job: Callable[[Config], int], added_groups: Iterable[str] = ()) -> int:
     """Compose the configuration from sys.argv, run the job with it (or each job of a multirun), return the exit code.
 
     `added_groups` are groups outside the defaults list (`+dataset=pdb`); `dataset=pdb` is understood as well.
     """
     _set_up_logging()
+    add_registered_models()
     sys.argv[1:] = [_with_plus(argument, added_groups) for argument in sys.argv[1:]]
     if not any(argument.startswith("-") for argument in sys.argv[1:]):
         try:
@@ -88,13 +97,6 @@ def parse(schema: type[M], config: Config, group: str = "") -> M:
         raise UsageError("\n".join(_problem(problem, schema, group) for problem in error.errors())) from None
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """The words in a list that look like this one, as the end of a sentence; all of them if none does."""
-    known = sorted(set(words))
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
-
-
 def _guarded(job: Callable[[Config], int], config: DictConfig) -> int:
     """Run one job; a mistake of the user's becomes a sentence and exit code 2."""
     try:
@@ -107,8 +109,10 @@ def _guarded(job: Callable[[Config], int], config: DictConfig) -> int:
 
 
 def _with_plus(argument: str, groups: Iterable[str]) -> str:
-    """What people type for what Hydra needs: the plus of an added group, and ~/ for the home folder."""
+    """An argument as Hydra needs it: with the plus of an added group or a model's option, and ~/ written out."""
     argument = re.sub(r"^(\+*[\w.]+=)~(?=/)", lambda found: found[1] + str(Path.home()), argument)
+    # Whether a model takes an option is the registry's to say, not the YAML's.
+    argument = re.sub(r"^\+?(?=model\.\w+=)", "++", argument)
     return f"+{argument}" if any(argument.startswith(f"{group}=") for group in groups) else argument
 
 
@@ -159,7 +163,7 @@ def _problem(problem: Any, schema: type[BaseModel], group: str) -> str:
         return f"there is no key {where!r}; {nearest(str(problem['loc'][-1]), known)}"
     if problem["type"] == "missing":
         return f"{where} is needed: give {where}=..."
-    if not where:  # of several keys together; the message names them
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # several keys; the message names them
         return str(problem["msg"]).removeprefix("Value error, ")
     return f"{where}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 

@@ -13,12 +13,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from plmjac.config import DONE, Config, UsageError, run
+from plmjac.config import DONE, Config, run
+from plmjac.files import UsageError
 from plmjac.predict import build_dataset, precision_on
 from plmjac.predict_settings import PredictConfig, parse_predict
+from plmjac.readouts import READOUTS
 
 if TYPE_CHECKING:
-    from plmjac.models import Architecture
+    from plmjac.datasets import Dataset
+    from plmjac.models import ModelSize
     from plmjac.workplan import ManifestRow
 
 log = logging.getLogger("plmjac.plan")
@@ -29,32 +32,28 @@ CPU_SHARE = 0.5
 def plan(config: Config) -> int:
     """Print the forecast of a prediction and return the exit code."""
     settings = parse_predict(config)
-    from plmjac.datasets import InputError
-    from plmjac.models import architecture
-    from plmjac.store import StoreError
+    dataset = build_dataset(settings)
+    from plmjac.models import size_of
 
     try:
-        size = architecture(settings.model.name, settings.model.checkpoint)
+        model = size_of(**settings.model.model_dump(), kind=_kind(settings))
     except (ValueError, OSError) as error:
         raise UsageError(f"{error}") from error
-    try:
-        rows, reasons = _rows(settings)
-    except (InputError, StoreError) as error:
-        raise UsageError(str(error)) from error
-    print(f"model     {settings.model.name}: {size}, {millions(size.num_parameters)} parameters")
+    rows, reasons = _rows(settings, dataset)
+    print(f"model     {settings.model.name}: {model}, {millions(model.num_parameters)} parameters")
     print(f"dataset   {settings.dataset['name']}: {len(rows)} records")
     for reason, count in reasons.items():
         print(f"            {count:6d} {reason}")
     todo = [row for row in rows if row.status == "pending" and not row.alias_of]
     if todo:
-        _print_work(todo, settings, size)
+        _print_work(todo, settings, model)
     for row in rows:
         if row.status in ("failed", "skipped"):
             print(f"{row.status:8s}  {row.id}: {row.reason} [{row.source}]")
     return DONE
 
 
-def _rows(settings: PredictConfig) -> "tuple[list[ManifestRow], Counter[str]]":
+def _rows(settings: PredictConfig, dataset: "Dataset") -> "tuple[list[ManifestRow], Counter[str]]":
     """The manifest as predict would write it now, and how many records fall under each reason to run or not to run."""
     from plmjac.store import read_manifest, stored_proteins
     from plmjac.workplan import manifest
@@ -62,7 +61,7 @@ def _rows(settings: PredictConfig) -> "tuple[list[ManifestRow], Counter[str]]":
     earlier = read_manifest(settings.store)
     failed_before = {row.key for row in earlier if row.status == "failed"}
     stored = stored_proteins(settings.store, earlier)
-    rows = manifest(build_dataset(settings), max_length=settings.max_length, stored=stored)
+    rows = manifest(dataset, max_length=settings.max_length, stored=stored)
     reasons: Counter[str] = Counter()
     plain = []
     for row in rows:
@@ -90,10 +89,10 @@ class _Work:
     memory: str
 
 
-def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> None:
+def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, model: "ModelSize") -> None:
     lengths = [row.length for row in rows]
-    work = (_jacobian_work if settings.recovery is None else _recovery_work)(rows, settings, architecture)
-    total = sum(each * architecture.flops(length) for each, length in zip(work.forwards, lengths, strict=True))
+    work = (_jacobian_work if settings.recovery is None else _recovery_work)(rows, settings, model)
+    total = sum(each * model.flops(length) for each, length in zip(work.forwards, lengths, strict=True))
     print(f"residues  {sum(lengths):,} (lengths {min(lengths)} to {max(lengths)})")
     print(f"forwards  {sum(work.forwards):,}{work.certainty}")
     print(f"FLOPs     {total:.3g}")
@@ -102,37 +101,38 @@ def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture
         f"time      {duration(total / rate)} on this machine's CPU at {rate / 1e9:.0f} GFLOP/s (half of what its matrix"
     )
     print("          products were just measured to do; small models are slower than this, by their overhead)")
-    _print_gpu_times(total, sum(lengths) / len(lengths), settings, architecture)
+    _print_gpu_times(total, sum(lengths) / len(lengths), settings, model)
     print(f"store     about {size(work.stored)}, uncompressed")
     print(f"memory    {work.memory}")
 
 
-def _print_gpu_times(flops: float | int, length: float, settings: PredictConfig, architecture: "Architecture") -> None:
+def _print_gpu_times(flops: float | int, length: float, settings: PredictConfig, model: "ModelSize") -> None:
     from plmjac.inference.rates import Way, gpu_times
 
     precision = precision_on("cuda", settings)
     way: Way = "plain" if not settings.model.fast else "compiled" if settings.model.compiled else "fast"
-    for each in gpu_times(flops, architecture.num_parameters, length, precision, way):
+    for each in gpu_times(flops, model.num_parameters, length, precision, way):
         print(f"          {duration(each.seconds)} on one {each.card} in {precision}\n            ({each.source})")
 
 
-def _jacobian_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> _Work:
+def _jacobian_work(rows: "list[ManifestRow]", settings: PredictConfig, model: "ModelSize") -> _Work:
     from plmjac.inference.batch_size import CANDIDATES, LENGTH
-    from plmjac.inference.memory import Forward, forecast
+    from plmjac.inference.memory import forecast
     from plmjac.jacobian import mutants_per_forward
     from plmjac.workplan import forwards
 
     lengths, letters = [row.length for row in rows], settings.substitutions.num_letters
     kind = _kind(settings)
     max_tokens = settings.max_tokens or max(CANDIDATES[kind])
-    forward = Forward(architecture, settings.model.fast, precision_on(kind, settings), kind)
-    memory = forecast(forward, max(lengths), settings.substitutions, settings.keep, max_tokens, settings.rows_per_chunk)
+    memory = forecast(
+        model, max(lengths), settings.substitutions, settings.keep, max_tokens, settings.rows_per_chunk, kind=kind
+    )
     # Where the number of tokens is still to be measured, as large a forward is tried, whatever the proteins.
-    tried = 0 if settings.max_tokens else forward.of_logits(mutants_per_forward(LENGTH, max_tokens), LENGTH)
+    tried = 0 if settings.max_tokens else model.of_logits(mutants_per_forward(LENGTH, max_tokens), LENGTH)
     return _Work(
         [forwards(length, settings.substitutions.forwards_per_residue) for length in lengths],
         "",
-        sum(stored_bytes(length, settings.keep, letters, architecture) for length in lengths),
+        sum(stored_bytes(length, settings.keep, letters, model) for length in lengths),
         f"{size(max(memory.peak, memory.weights + tried))} of each {'GPU' if kind == 'cuda' else 'process'}, "
         f"libraries apart; in it the weights {size(memory.weights)}, a forward of\n          {max_tokens:,} tokens"
         f"{'' if settings.max_tokens else ', the most that is tried,'} {size(max(memory.forward, tried))}, "
@@ -148,7 +148,7 @@ def _kind(settings: PredictConfig) -> Literal["cpu", "cuda"]:
     return "cuda" if on_gpu else device_kind(settings.trainer)
 
 
-def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, architecture: "Architecture") -> _Work:
+def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, model: "ModelSize") -> _Work:
     from plmjac.inference.annotations import annotations
 
     recovery = settings.recovery
@@ -167,14 +167,10 @@ def _recovery_work(rows: "list[ManifestRow]", settings: PredictConfig, architect
     )
 
 
-def stored_bytes(length: int, keep: Iterable[str], letters: int, architecture: "Architecture") -> int:
+def stored_bytes(length: int, keep: Iterable[str], letters: int, model: "ModelSize") -> int:
     """Bytes of one protein's arrays before compression; `letters` are those each position is set to."""
-    others = {
-        "logits": 80 * length,
-        "jacobian": 40 * letters * length**2,
-        "attention_heads": 2 * architecture.num_layers * architecture.num_heads * length**2,
-    }
-    return sum(others.get(name, 4 * length**2) for name in keep)
+    sizes = {"L": length, "A": letters, "layers": model.num_layers, "heads": model.num_heads}
+    return sum(READOUTS[name].num_bytes(sizes) for name in keep)
 
 
 def measured_rate(seconds: float = 0.3) -> float:

@@ -12,8 +12,6 @@ import os
 import platform
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +24,8 @@ if __name__ == "__main__":
     # of three to five. Alone it makes no difference. Read by OpenMP when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from plmjac.config import DONE, SOME_FAILED, Config, UsageError, run
+from plmjac.config import DONE, SOME_FAILED, Config, run
+from plmjac.files import UsageError
 from plmjac.inference.settings import is_only_rank, is_rank_zero, under_torchrun
 from plmjac.predict_settings import PredictConfig, parse_predict
 
@@ -48,25 +47,25 @@ def predict(config: Config) -> int:
     """Run one prediction to its end and return its exit code."""
     settings = parse_predict(config)
     log.info("dataset=%s model=%s store=%s", settings.dataset["name"], settings.model.name, settings.store)
+    dataset = build_dataset(settings)
     from plmjac.inference.device import processes
     from plmjac.inference.preparation import Preparation, summary
 
     if not is_rank_zero():
         logging.getLogger("plmjac").setLevel(logging.WARNING)
-    with _user_errors():
-        processes(settings.trainer)  # a launch that is refused leaves no store behind, and waits for no weights
-        model = _model(settings)
-        preparation = Preparation(_request(settings, config, model))
-        try:
-            if is_only_rank():
-                preparation.prepare()
-            if is_only_rank() and not preparation.open_rows:
-                log.info("nothing left to compute")
-            elif not _compute(settings, config, model, preparation):
-                return DONE  # rank 0 speaks for all
-            rows = preparation.finish()
-        finally:
-            preparation.release()
+    processes(settings.trainer)  # a launch that is refused leaves no store behind, and waits for no weights
+    model = _model(settings)
+    preparation = Preparation(_request(settings, config, model, dataset))
+    try:
+        if is_only_rank():
+            preparation.prepare()
+        if is_only_rank() and not preparation.open_rows:
+            log.info("nothing left to compute")
+        elif not _compute(settings, config, model, preparation):
+            return DONE  # rank 0 speaks for all
+        rows = preparation.finish()
+    finally:
+        preparation.release()
     log.info("%s: %s", settings.store, summary(rows))
     return SOME_FAILED if any(row.status in ("failed", "skipped") for row in rows) else DONE
 
@@ -162,7 +161,7 @@ def _model(settings: PredictConfig) -> "LanguageModel":
         torch.set_num_threads(settings.threads or threads_per_rank())  # what is compiled holds for so many
     try:
         device = local_device(settings.trainer) if settings.model.compiled else "cpu"
-        model = load_model(**{**settings.model.model_dump(), "precision": _precision(settings), "device": device})
+        model = load_model(**_model_options(settings), device=device)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     if settings.recovery is not None:
@@ -188,13 +187,12 @@ def _heads(settings: PredictConfig, model: "LanguageModel") -> "tuple[Head, ...]
         raise UsageError(str(error)) from error
 
 
-def _request(settings: PredictConfig, config: Config, model: "LanguageModel") -> "Request":
+def _request(settings: PredictConfig, config: Config, model: "LanguageModel", dataset: "Dataset") -> "Request":
     """What determines the store's bytes (identity), what is written down besides (details), and the input."""
     from plmjac.alphabet import AMINO_ACIDS
     from plmjac.inference.device import device_kind, threads_per_rank
     from plmjac.inference.preparation import Request
 
-    dataset = build_dataset(settings)
     device = device_kind(settings.trainer)
     identity = {
         "model": {"name": model.name, "weights_sha256": model.weights_sha256, **_variant(settings)},
@@ -221,7 +219,7 @@ def _jacobian_request(request: "Request", settings: PredictConfig, model: "Langu
     """What a run of Jacobians adds: what is substituted, and how a protein is cut into work items."""
     from plmjac.workplan import forwards
 
-    per_residue, flops = settings.substitutions.forwards_per_residue, model.architecture.flops
+    per_residue, flops = settings.substitutions.forwards_per_residue, model.flops
     identity = {
         **request.identity,
         "kind": "jacobian",
@@ -250,7 +248,7 @@ def _recovery_request(request: "Request", settings: PredictConfig, model: "Langu
     return replace(
         request,
         identity={**request.identity, "kind": "recovery", **settings.recovery.identity()},
-        cost=settings.recovery.cost(model.architecture.flops, known),
+        cost=settings.recovery.cost(model.flops, known),
         rows_per_chunk=sys.maxsize,
     )
 
@@ -267,25 +265,29 @@ def _batch_size(settings: PredictConfig, model: "LanguageModel", device: Literal
 
 def _variant(settings: PredictConfig) -> dict[str, Any]:
     """What else of the model's settings changes its numbers."""
-    chosen = settings.model.model_dump(include={"fast", "token_dropout", "bos_eos"})
-    if settings.model.compiled:  # named only where it is true, so that stores of before it was there go on
-        chosen["compiled"] = True
-    return {**chosen, "precision": _precision(settings)}
-
-
-def _precision(settings: PredictConfig) -> "Precision":
-    """What matrix products are computed in on the device of this run."""
     from plmjac.inference.device import device_kind
+    from plmjac.models.registry import identity
 
-    return precision_on(device_kind(settings.trainer), settings)
+    return identity(settings.model.name, settings.model.model_dump(), device_kind(settings.trainer))
+
+
+def _model_options(settings: PredictConfig) -> dict[str, Any]:
+    """The settings of the model, with its precision on the device of this run."""
+    from plmjac.inference.device import device_kind
+    from plmjac.models.registry import options_of
+
+    chosen = settings.model.model_dump()
+    if "precision" in options_of(settings.model.name):
+        chosen["precision"] = precision_on(device_kind(settings.trainer), settings)
+    return chosen
 
 
 def precision_on(kind: Literal["cpu", "cuda"], settings: PredictConfig) -> "Precision":
-    """What matrix products are computed in on a kind of device."""
-    from plmjac.models import resolve_precision
+    """The arithmetic of matrix products on a kind of device."""
+    from plmjac.models import registry
 
     try:
-        return resolve_precision(settings.model.precision, kind, fast=settings.model.fast)
+        return registry.precision_on(settings.model.name, settings.model.model_dump(), kind)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -305,19 +307,6 @@ def _version(distribution: str) -> str:
 
 def _jsonable(config: Config) -> Config:
     return dict(json.loads(json.dumps(config, default=str)))
-
-
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    """Errors that are the user's to mend, raised anywhere below, become one sentence and exit code 2."""
-    from plmjac.datasets import InputError
-    from plmjac.inference.settings import LaunchError
-    from plmjac.store import StoreError
-
-    try:
-        yield
-    except (InputError, StoreError, LaunchError) as error:
-        raise UsageError(str(error)) from error
 
 
 def main() -> None:

@@ -8,22 +8,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from plmjac.config import Config, UsageError, nearest, options, parse
+from plmjac.config import Config, options, parse
+from plmjac.files import UsageError, nearest
 from plmjac.inference.recovery_settings import RecoverySettings
 from plmjac.inference.settings import LoggerSettings, TrainerSettings
+from plmjac.models.registry import check_options
+from plmjac.readouts import READOUTS
 from plmjac.schedules import AnySchedule
 from plmjac.segments import AnyChoice
 from plmjac.substitutions import Substitutions
 
-Keep = Literal[
-    "contacts", "logits", "jacobian", "contact_head", "representation", "attention", "attention_heads", "blocks"
-]
-
 
 class ModelGroup(BaseModel):
-    """The arguments of `plmjac.load_model` but for the device; see conf/model."""
+    """The arguments of `plmjac.load_model` but for the device; see conf/model. The registry knows who takes which."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str
     checkpoint: Path | None = None
@@ -33,6 +32,11 @@ class ModelGroup(BaseModel):
     precision: Literal["fp32", "tf32", "fp16"] | None = None
     token_dropout: bool | None = None
     bos_eos: Literal["keep", "mask"] = "keep"
+
+    @model_validator(mode="after")
+    def _declared(self) -> "ModelGroup":
+        check_options(self.name, self.model_dump(exclude={"name"}))
+        return self
 
 
 class FullSchedule(BaseModel):
@@ -57,7 +61,7 @@ class PredictConfig(BaseModel):
     trainer: TrainerSettings
     logger: LoggerSettings = Field(discriminator="name")
     store: Path
-    keep: tuple[Keep, ...]
+    keep: tuple[str, ...]
     heads: Path | None
     max_length: PositiveInt | None
     seed: int = Field(ge=0)
@@ -72,12 +76,15 @@ class PredictConfig(BaseModel):
 
     @field_validator("keep")
     @classmethod
-    def _in_order(cls, keep: tuple[Keep, ...]) -> tuple[Keep, ...]:
+    def _in_order(cls, keep: tuple[str, ...]) -> tuple[str, ...]:
+        known = [name for name, spec in READOUTS.items() if spec.kinds]
+        for name in set(keep).difference(known):
+            raise ValueError(f"there is no readout {name!r}; {nearest(name, known)}")
         return tuple(sorted(set(keep)))
 
     @model_validator(mode="after")
     def _every_forward_has_a_use(self) -> "PredictConfig":
-        of_maps = {"contact_head", "attention", "attention_heads"} & set(self.keep)
+        of_maps = {name for name in self.keep if {"contact_head", "attention"} & set(READOUTS[name].reads)}
         if self.recovery is not None:
             if self.model.compiled and self.recovery.readout == "contact_head":
                 raise ValueError("model.compiled has no effect on readout=contact_head, which reads attention maps")
@@ -85,7 +92,7 @@ class PredictConfig(BaseModel):
         if self.model.compiled and self.substitutions.name == "none" and of_maps:
             read = ", ".join(sorted(of_maps))
             raise ValueError(f"model.compiled has no effect where {read} is read and no mutant made")
-        of_mutants = sorted({"contacts", "jacobian", "representation"} & set(self.keep))
+        of_mutants = sorted(name for name in self.keep if READOUTS[name].needs_mutants)
         if self.substitutions.name == "none" and of_mutants:
             names = ", ".join(of_mutants)
             raise ValueError(f"substitutions=none makes no mutants, and {names} need them; keep=[logits], for instance")

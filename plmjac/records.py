@@ -5,12 +5,11 @@ a `JacobianChunk` or a `Failure`. Nothing here computes, reads or writes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
-from torch import Tensor
 
 Atom = Literal["cb", "ca"]
 
@@ -171,6 +170,8 @@ class Protein:
 
     `source` says where it came from in words a user can act on ("my.fasta, record 3"); `note` says what was changed on
     reading, or is empty. `chains` is None for a single chain, else where those of a complex lie in the sequence.
+    `residue_numbers` are the author's, with insertion codes ("52", "52A", "-3"), one for each residue and empty where
+    it is not known; None where there is no structure to number them.
     """
 
     id: str
@@ -179,6 +180,7 @@ class Protein:
     note: str = ""
     structure: Structure | None = None
     chains: Chains | None = None
+    residue_numbers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -187,6 +189,8 @@ class Protein:
             raise ValueError(f"{self.id}: the sequence is empty")
         if self.chains is not None and self.chains.spans[-1][1] != len(self.sequence):
             raise ValueError(f"{self.id}: chains at {self.chains} of a sequence of {len(self.sequence)} residues")
+        if self.residue_numbers is not None and len(self.residue_numbers) != len(self.sequence):
+            raise ValueError(f"{self.id}: {len(self.residue_numbers)} residue numbers, {len(self.sequence)} residues")
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -269,26 +273,6 @@ class WorkItem:
     def is_last(self) -> bool:
         """Whether the protein is complete with this block."""
         return self.stop == len(self.sequence)
-
-
-@dataclass(frozen=True, eq=False)
-class JacobianChunk:
-    """The answer to a `WorkItem`: its rows of the raw Jacobian in float32, on the device that made them.
-
-    The first chunk of a protein also carries the wild type's readouts (logits (L, 20), contact_head (L, L), ...).
-    `strength` is the norm of the change of the hidden state, averaged over the substitutions, where that is kept.
-    """
-
-    item: WorkItem
-    rows: Float[Tensor, "R A L 20"]
-    readouts: dict[str, Tensor] = field(default_factory=dict)
-    strength: Float[Tensor, "R L"] | None = None
-
-    def __post_init__(self) -> None:
-        expected = (self.item.stop - self.item.start, len(self.item.sequence), 20)
-        shape = tuple(self.rows.shape)
-        if (shape[0], *shape[2:]) != expected:
-            raise ValueError(f"{self.item.key}: a chunk of shape {shape} for rows {self.item.start}:{self.item.stop}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,8 @@
-"""What each position is set to: all 20 amino acids, MASK alone, or a few chosen ones.
+"""Substitutions of each position: all 20 amino acids, MASK alone, or a few chosen ones.
 
-Every class answers with the same table of letters (L, A): position i is set to letters[i, 0], letters[i, 1], ... The
-paper sets every position to all 20. The others save forwards; they give up the couplings, of which they show a part,
-and some of the contact map (`evaluation=approximations` measures how much). Knows no model, no file and no torch, so
-that checking a configuration is quick.
+Every class gives a table of letters (L, A): position i is set to letters[i, 0], letters[i, 1], ... The paper sets every
+position to all 20. The others save forwards; they lose part of the couplings and some of the contact map
+(`evaluation=approximations` measures how much). Imports no torch, so that checking a configuration is quick.
 """
 
 from typing import Any, ClassVar, Literal
@@ -19,10 +18,18 @@ RULES = ("random", "likely", "unlikely")
 """Ways to choose amino acids position by position; any other choice is the letters themselves, for all positions."""
 
 
-class AllSubstitutions(BaseModel):
-    """Each of the 20 amino acids, as in the paper: 19 forwards a residue."""
+class SubstitutionSettings(BaseModel):
+    """Base of the four: immutable, and no other keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that determine the numbers, for the store."""
+        return self.model_dump()
+
+
+class AllSubstitutions(SubstitutionSettings):
+    """Each of the 20 amino acids, as in the paper: 19 forwards a residue."""
 
     name: Literal["all"] = "all"
 
@@ -36,15 +43,9 @@ class AllSubstitutions(BaseModel):
         """The 20 amino acids at every position."""
         return np.tile(np.arange(NUM_AMINO_ACIDS), (len(tokens), 1))
 
-    def identity(self) -> dict[str, Any]:
-        """What of these settings determines the numbers."""
-        return {"name": self.name}
 
-
-class NoSubstitutions(BaseModel):
+class NoSubstitutions(SubstitutionSettings):
     """None: one forward a protein, for what the wild type alone gives (logits, contact_head, attention)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["none"] = "none"
 
@@ -58,15 +59,9 @@ class NoSubstitutions(BaseModel):
         """No letter at any position."""
         return np.zeros((len(tokens), 0), dtype=np.int64)
 
-    def identity(self) -> dict[str, Any]:
-        """What of these settings determines the numbers."""
-        return {"name": self.name}
 
-
-class MaskOnly(BaseModel):
+class MaskOnly(SubstitutionSettings):
     """MASK alone, 1 forward a residue: the `fast` mode of ColabBio's and gLM2's notebooks."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["mask"] = "mask"
 
@@ -80,21 +75,15 @@ class MaskOnly(BaseModel):
         """MASK at every position."""
         return np.full((len(tokens), 1), MASK)
 
-    def identity(self) -> dict[str, Any]:
-        """What of these settings determines the numbers."""
-        return {"name": self.name}
 
-
-class Subset(BaseModel):
+class Subset(SubstitutionSettings):
     """`k` amino acids at every position, k forwards a residue.
 
     `choose` is one of `RULES`: drawn at random by position, sequence and seed, or the most or least likely ones by the
     wild type's logits, the residue itself left out; or it is the letters themselves, the same at every position (where
-    the residue is one of them its row is zero and is not run). For the contact map the other
-    letters have the mean of these rows (`jacobian.among_all`).
+    the residue is one of them its row is zero and is not run). For the contact map the other letters have the mean of
+    these rows (`jacobian.among_all`).
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["subset"] = "subset"
     k: int = Field(ge=1, le=NUM_AMINO_ACIDS - 1)
@@ -146,9 +135,9 @@ class Subset(BaseModel):
         return np.sort(np.argsort(rank, axis=1, kind="stable")[:, : self.k], axis=1)
 
     def identity(self) -> dict[str, Any]:
-        """What of these settings determines the numbers; the seed only where something is drawn."""
+        """The settings that determine the numbers; the seed only where something is drawn."""
         return self.model_dump(exclude=set() if self.choose == "random" else {"seed"})
 
 
 Substitutions = AllSubstitutions | MaskOnly | Subset | NoSubstitutions
-"""Any of them: `letters`, `identity`, `num_letters`, `forwards_per_residue`, `keeps_letters` (in the store)."""
+"""Any of them; all have `letters`, `num_letters`, `forwards_per_residue` and `keeps_letters` (in the store)."""

@@ -42,7 +42,8 @@ from torch import Tensor
 
 from plmjac.jacobian import all_letters, contact_map, jacobian_rows
 from plmjac.models import Architecture, Precision
-from plmjac.models.esm2 import Esm2, kernels
+from plmjac.models.base import kernels
+from plmjac.models.esm2 import Esm2
 from plmjac.models.esm2_compiled import Esm2Compiled
 from plmjac.models.esm2_fast import Esm2Fast
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from plmjac.config import config_dir
+from plmjac.config import add_registered_models, config_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -17,6 +17,7 @@ SHARED = ROOT.parent / "shared" / "data"
 
 def composed(name: str, *overrides: str) -> dict[str, object]:
     """A configuration as the command line would give it."""
+    add_registered_models()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = OmegaConf.to_container(compose(name, overrides=list(overrides)), resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)

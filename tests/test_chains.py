@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plmjac.alphabet import encode
-from plmjac.inference.module import JacobianModule
+from plmjac.inference.module import JacobianChunk, JacobianModule
 from plmjac.jacobian import all_letters, center, contact_map, symmetrize
 from plmjac.models import LanguageModel, load_model
 from plmjac.models.debug import LinearModel
-from plmjac.records import Chains, JacobianChunk, Protein, WorkItem
+from plmjac.records import Chains, Protein, WorkItem
 from plmjac.store import SavedRows, open_store, verify
 from plmjac.substitutions import AllSubstitutions
 from plmjac.workplan import Stored, manifest, work_items

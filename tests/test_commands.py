@@ -10,7 +10,7 @@ from support import SHARED, composed, run_command
 
 from plmjac.config import UsageError, run
 from plmjac.evaluate import evaluate
-from plmjac.models import Architecture
+from plmjac.models import size_of
 from plmjac.plan import duration, plan, size, stored_bytes
 from plmjac.store import open_store, read_manifest
 from plmjac.verify import verify
@@ -59,8 +59,8 @@ def test_units() -> None:
         "under 1 s", "about 5 s", "about 5.0 minutes", "about 2.0 hours", "about 2.3 days"
     ]  # fmt: skip
     assert size(52_428_800) == "52.4 MB"
-    assert stored_bytes(256, ["jacobian"], 20, Architecture(6, 320, 20)) == 52_428_800
-    assert stored_bytes(256, ["contacts", "jacobian"], 1, Architecture(6, 320, 20)) == 256 * 256 * (4 + 40)
+    assert stored_bytes(256, ["jacobian"], 20, size_of("esm2_8m")) == 52_428_800
+    assert stored_bytes(256, ["contacts", "jacobian"], 1, size_of("esm2_8m")) == 256 * 256 * (4 + 40)
 
 
 def test_verify_exits_with_1_and_says_how_to_mend(

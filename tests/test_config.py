@@ -12,7 +12,7 @@ from support import ROOT, composed, run_command
 from plmjac.config import config_dir, nearest, options, parse
 from plmjac.evaluate import EvaluateConfig, parse_evaluate
 from plmjac.evaluation import names
-from plmjac.models import MODELS
+from plmjac.models import names as model_names
 from plmjac.predict_settings import PredictConfig, parse_predict
 from plmjac.verify import VerifyConfig
 
@@ -46,7 +46,7 @@ def test_every_dataset_composes(dataset: str) -> None:
 
 
 def test_models_and_yaml_name_the_same_models() -> None:
-    assert sorted(MODELS) == options("model")
+    assert sorted(model_names()) == options("model")
 
 
 @pytest.mark.parametrize("evaluation", options("evaluation"))

@@ -12,9 +12,10 @@ pytest.importorskip("pyarrow", reason="a store's manifest needs pyarrow")
 from support import composed, run_command
 
 import plmjac
-from plmjac.config import UsageError
-from plmjac.inference.memory import Forward, forecast
+from plmjac.files import UsageError
+from plmjac.inference.memory import forecast
 from plmjac.models import Architecture, Precision, debug
+from plmjac.models.architecture import Esm2Size
 from plmjac.predict_settings import parse_predict
 from plmjac.store import open_store
 
@@ -31,7 +32,7 @@ pytestmark = [
         ("keep=[contacts,attention_heads]", "max_tokens=64"),
         ("substitutions=subset", "keep=[contacts,jacobian]"),
         ("substitutions=mask", "keep=[contacts,jacobian]"),
-        ("substitutions=none", "keep=[contact_head,logits]", "+model.bos_eos=mask"),
+        ("substitutions=none", "keep=[contact_head,logits]", "model.bos_eos=mask"),
         ("+experiment=single_segment", "segments.size=6", "segments.margin=1", "segments.threshold=0"),
         (
             "+experiment=single_segment",
@@ -100,5 +101,7 @@ def test_device_memory_is_as_forecast(
     torch.cuda.reset_peak_memory_stats()
     assert predict(*words) == 0
     settings = parse_predict(composed("predict", *words))
-    told = forecast(Forward(size, True, precision, "cuda"), 300, settings.substitutions, settings.keep, 32768)
+    told = forecast(
+        Esm2Size(size, True, precision, "cuda"), 300, settings.substitutions, settings.keep, 32768, kind="cuda"
+    )
     assert told.peak == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.1, abs=64e6)

@@ -11,8 +11,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from plmjac.inference.memory import Forward, forecast
-from plmjac.models import Architecture, debug, esm2_fast
+from plmjac.inference.memory import Memory, forecast
+from plmjac.models import Architecture, debug, esm2_fast, size_of
+from plmjac.models.architecture import Esm2Size
 from plmjac.predict_settings import parse_predict
 
 SIZE = Architecture(2, 96, 6)
@@ -76,18 +77,22 @@ def test_the_forecast_is_what_is_allocated(
     with Allocated() as found:
         assert predict(*words) == 0
     settings = parse_predict(composed("predict", *words))
-    forward = Forward(SIZE, settings.model.fast, settings.model.precision or "fp32", kind)
+    size = size_of(**settings.model.model_dump() | {"precision": settings.model.precision or "fp32"}, kind=kind)
     told = forecast(
-        forward, length, settings.substitutions, settings.keep, settings.max_tokens or 0, settings.rows_per_chunk
-    )
+        size, length, settings.substitutions, settings.keep, settings.max_tokens or 0, settings.rows_per_chunk,
+        kind=kind,
+    )  # fmt: skip
     assert told.peak == pytest.approx(found.most, rel=0.1)
-    assert told.weights == pytest.approx(4 * SIZE.num_parameters, rel=0.01) or forward.precision == "fp16"
+    assert told.weights == pytest.approx(4 * SIZE.num_parameters, rel=0.01) or settings.model.precision == "fp16"
 
 
 def test_memory_grows_with_the_largest_protein_and_not_with_the_budget_beyond_its_mutants() -> None:
     settings = parse_predict(composed("predict", "+dataset=demo", "keep=[contacts,jacobian]"))
-    forward = Forward(Architecture(33, 1280, 20), True, "fp16", "cuda")
-    at = lambda length, tokens: forecast(forward, length, settings.substitutions, settings.keep, tokens)  # noqa: E731
+    size = Esm2Size(Architecture(33, 1280, 20), True, "fp16", "cuda")
+
+    def at(length: int, tokens: int) -> Memory:
+        return forecast(size, length, settings.substitutions, settings.keep, tokens, kind="cuda")
+
     assert at(1022, 65536).peak > at(256, 65536).peak
     assert at(20, 10**6) == at(20, 10**7)
     assert at(256, 65536).weights == pytest.approx(2 * 651.0e6, rel=0.01)

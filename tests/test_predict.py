@@ -14,11 +14,11 @@ from support import SHARED, run_command, tree
 
 import plmjac
 from plmjac.config import UsageError
-from plmjac.inference.module import JacobianModule
+from plmjac.inference.module import JacobianChunk, JacobianModule
 from plmjac.interruption import Interrupted
 from plmjac.models import load_model
 from plmjac.models.esm2_fast import Esm2Fast
-from plmjac.records import Failure, JacobianChunk, WorkItem
+from plmjac.records import Failure, WorkItem
 from plmjac.store import open_store, read_manifest
 from plmjac.substitutions import AllSubstitutions
 

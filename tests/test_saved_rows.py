@@ -8,9 +8,9 @@ import pytest
 from support import tree
 
 from plmjac.inference import module
-from plmjac.inference.module import JacobianModule
+from plmjac.inference.module import JacobianChunk, JacobianModule
 from plmjac.interruption import Interrupted
-from plmjac.records import JacobianChunk, WorkItem
+from plmjac.records import WorkItem
 from plmjac.store import SavedRows
 
 Predict = Callable[..., int]

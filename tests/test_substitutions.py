@@ -14,10 +14,10 @@ from plmjac import jacobian as method
 from plmjac.alphabet import AMINO_ACIDS, MASK, encode
 from plmjac.config import UsageError
 from plmjac.inference import module
-from plmjac.inference.module import JacobianModule
+from plmjac.inference.module import JacobianChunk, JacobianModule
 from plmjac.interruption import Interrupted
 from plmjac.models import LanguageModel
-from plmjac.records import JacobianChunk, WorkItem
+from plmjac.records import WorkItem
 from plmjac.store import open_store, verify
 from plmjac.store.reader import maps_are_completed
 from plmjac.substitutions import AllSubstitutions, MaskOnly, Subset, Substitutions

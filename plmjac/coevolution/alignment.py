@@ -17,8 +17,9 @@ from Bio.Align import PairwiseAligner
 from jaxtyping import Int8, Int64
 
 from plmjac.alphabet import AMINO_ACIDS, NUM_AMINO_ACIDS
-from plmjac.datasets.base import InputError, nearest, shorten
+from plmjac.datasets.base import InputError
 from plmjac.datasets.compressed import DamagedFile, open_bytes
+from plmjac.files import nearest, shorten
 
 GAP = NUM_AMINO_ACIDS
 """State 20 of an alignment: a gap, or a letter that is none of the 20 amino acids."""
@@ -192,7 +193,7 @@ def load_alignment_for(
     if queries is not None:
         query = queries.get(identifier)
         if query is None:
-            raise InputError(f"no row for {identifier!r} among the queries{nearest(identifier, queries)}")
+            raise InputError(f"no row for {identifier!r} among the queries; {nearest(identifier, queries, 8)}")
     file = _file_for(path, query.alignment if query else identifier)
     rows = read_rows(file, max_sequences)
     name, row = (identifier, query.row) if query else rows[0]

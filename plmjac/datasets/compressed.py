@@ -13,8 +13,37 @@ from xopen import xopen
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 
 
+MAX_BYTES = 2 << 30
+"""Longest file that is read whole, unpacked; the largest entries of the PDB have a quarter of it."""
+
+MAX_RATIO = 100
+"""Most that a structure unpacks to, in multiples of its packed size (mmCIF: 4 to 12); beyond it, it is a bomb."""
+
+_ALWAYS_BYTES = 32 << 20
+
+
 class DamagedFile(ValueError):
     """Compressed data that end too early or do not unpack."""
+
+
+class TooLarge(ValueError):
+    """A file that unpacks to more than may be held in memory."""
+
+
+def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """A whole file, unpacked, and never more of it than a structure of its packed size has.
+
+    Raises OSError and DamagedFile as `open_bytes`, and TooLarge.
+    """
+    with open_bytes(path) as file:
+        packed = path.stat().st_size
+        is_packed = isinstance(file.raw, _Unpacked)
+        allowed = min(limit, max(_ALWAYS_BYTES, MAX_RATIO * packed)) if is_packed else limit
+        content = file.read(allowed + 1) if is_packed or packed <= limit else b" " * (allowed + 1)
+    if len(content) > allowed:
+        raise TooLarge(f"it has more than {allowed / 2**20:,.0f} MB"
+                       + (f" when unpacked, from {packed / 2**20:,.1f} MB" if is_packed else ""))  # fmt: skip
+    return content
 
 
 def open_bytes(path: Path) -> io.BufferedReader:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from plmjac.alphabet import clean
-from plmjac.datasets.base import InputError, Record, as_list, nearest, shorten
+from plmjac.datasets.base import InputError, Record, as_list
 from plmjac.datasets.compressed import DamagedFile, open_bytes
+from plmjac.files import nearest, shorten
 from plmjac.records import Protein, Rejected
 
 _log = logging.getLogger(__name__)
@@ -90,10 +91,9 @@ class FastaDataset:
                     warned = True
                 yield record
         if missing:
-            names_there = f"there are {shorten(seen, 3)}" if seen else "the file has no records"
-            hint = nearest(min(missing), seen)
+            there = nearest(min(missing), seen, 3) if seen else "the file has no records"
             raise InputError(f"dataset.ids: no record {shorten(sorted(missing))} in {shorten(map(str, self._paths))}; "
-                             f"{names_there}{hint}")  # fmt: skip
+                             f"{there}")  # fmt: skip
 
 
 def _existing_file(name: str) -> Path:

@@ -8,16 +8,15 @@ might have liked better.
 
 import json
 import logging
-import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from plmjac.files import UsageError, cache_folder, write_whole
 from plmjac.inference.device import DEFAULT_MAX_TOKENS
 from plmjac.jacobian import all_letters, mutants, mutants_per_forward, substitutions
 from plmjac.models import LanguageModel
@@ -31,24 +30,26 @@ CANDIDATES = {
 }
 SECONDS = {"cpu": 2.5, "cuda": 10.0}
 TOLERANCE = 0.05
+FILE = "max_tokens.json"
+"""In the cache folder: the best size by device and model."""
+
 SMALLEST_FLOPS = 1e8
 """Of one forward; below it (model=debug) nobody waits for the forwards, and nothing is measured."""
 
 
 def max_tokens_for(model: LanguageModel, variant: str, kind: str, threads: int) -> int:
-    """Tokens of one forward: what was measured here before for this architecture, or is measured now.
+    """Tokens of one forward: what was measured here before for a model of this size, or is measured now.
 
     `variant` says what else of the model changes its speed. The model is moved to the device if it has to be measured.
     """
-    if model.architecture.flops(LENGTH) < SMALLEST_FLOPS:
+    if model.flops(LENGTH) < SMALLEST_FLOPS:
         return DEFAULT_MAX_TOKENS[kind]
     device = torch.cuda.get_device_name() if kind == "cuda" else f"{_processor()}, {threads} threads"
-    key = f"{device}; {model.architecture}; {variant}; torch {torch.__version__}"
+    key = f"{device}; {model.size}; {variant}; torch {torch.__version__}"
     known = _remembered()
     if key not in known:
         if kind == "cpu":
             torch.set_num_threads(threads)
-        assert isinstance(model, torch.nn.Module)
         model.to(kind)
         known[key] = fastest(model.logits, CANDIDATES[kind], torch.device(kind), SECONDS[kind])
         log.info("measured: forwards of %d tokens are fastest here", known[key])
@@ -105,14 +106,10 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _file() -> Path:
-    return Path(os.environ.get("PLMJAC_CACHE") or "~/.cache/plmjac").expanduser() / "max_tokens.json"
-
-
 def _remembered() -> dict[str, int]:
     """What was measured before; nothing where that cannot be read."""
     try:
-        known = json.loads(_file().read_bytes())
+        known = json.loads(cache_folder(FILE).read_bytes())
     except (OSError, ValueError):
         return {}
     if not isinstance(known, dict):
@@ -122,11 +119,9 @@ def _remembered() -> dict[str, int]:
 
 def _remember(known: dict[str, int]) -> None:
     """Keep it for the next store; without a place to write it is measured again."""
-    path = _file()
     try:
+        path = cache_folder(FILE)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(known, indent=1, sort_keys=True))
-        os.replace(temporary, path)
-    except OSError as error:
-        log.info("%s cannot be written (%s); the batch size will be measured again", path, error.strerror)
+        write_whole(path, json.dumps(known, indent=1, sort_keys=True).encode())
+    except (OSError, UsageError) as error:
+        log.info("the batch size cannot be kept (%s) and will be measured again", error)

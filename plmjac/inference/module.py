@@ -6,10 +6,10 @@ protein under way and its letters, so that its forward is made once and not once
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from plmjac.alphabet import NUM_AMINO_ACIDS, encode
@@ -17,7 +17,7 @@ from plmjac.attention import Head, attention_map, attention_scores
 from plmjac.inference.step import StepModule
 from plmjac.jacobian import changes
 from plmjac.models import LanguageModel
-from plmjac.records import JacobianChunk, WorkItem
+from plmjac.records import WorkItem
 from plmjac.store import SavedRows
 from plmjac.substitutions import Substitutions
 
@@ -34,6 +34,26 @@ class WildType:
     positions: Int64[Tensor, " L"] | None
     letters: Int64[Tensor, "L A"]
     compared: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class JacobianChunk:
+    """The answer to a `WorkItem`: its rows of the raw Jacobian in float32, on the device that made them.
+
+    The first chunk of a protein also carries the wild type's readouts (logits (L, 20), contact_head (L, L), ...).
+    `strength` is the norm of the change of the hidden state, averaged over the substitutions, where that is kept.
+    """
+
+    item: WorkItem
+    rows: Float[Tensor, "R A L 20"]
+    readouts: dict[str, Tensor] = field(default_factory=dict)
+    strength: Float[Tensor, "R L"] | None = None
+
+    def __post_init__(self) -> None:
+        expected = (self.item.stop - self.item.start, len(self.item.sequence), 20)
+        shape = tuple(self.rows.shape)
+        if (shape[0], *shape[2:]) != expected:
+            raise ValueError(f"{self.item.key}: a chunk of shape {shape} for rows {self.item.start}:{self.item.stop}")
 
 
 class JacobianModule(StepModule[JacobianChunk]):

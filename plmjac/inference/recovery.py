@@ -107,7 +107,7 @@ class RecoveryWriter(BasePredictionWriter):
         }
         try:
             for name, values in sorted(recovery.arrays.items()):
-                pending.write(name, values, rows_per_chunk=1 if name == "contacts" else None)
+                pending.write(name, values)
             pending.commit()
         except ValueError:
             pending.abandon()

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
+from plmjac.files import UsageError
+
 
 def under_torchrun() -> bool:
     """Whether torchrun started this process."""
@@ -22,7 +24,7 @@ def is_only_rank() -> bool:
     return not under_torchrun() and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1
 
 
-class LaunchError(ValueError):
+class LaunchError(UsageError):
     """A run that cannot be started as asked for; the message says what to do instead."""
 
 

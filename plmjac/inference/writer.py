@@ -16,11 +16,11 @@ from torch import Tensor
 from plmjac.alphabet import NUM_AMINO_ACIDS, encode
 from plmjac.inference.background import Background, HostArray, to_host
 from plmjac.inference.datamodule import PlanDataModule
-from plmjac.inference.module import JacobianModule
+from plmjac.inference.module import JacobianChunk, JacobianModule
 from plmjac.inference.step import is_fatal
 from plmjac.interruption import Interrupted
 from plmjac.jacobian import BLOCK_BYTES, Reduction, among_all, representation_map
-from plmjac.records import Failure, JacobianChunk, WorkItem
+from plmjac.records import Failure, WorkItem
 from plmjac.store import PendingProtein, SavedRows, StoreWriter
 from plmjac.workplan import rows_per_chunk_for
 
@@ -170,7 +170,7 @@ class Proteins:
         """Write one chunk of the Jacobian."""
         if self._pending is not None:
             with_rows = self._pending
-            self._guarded(item, lambda: with_rows.write_rows(item.start, rows(), rows_per_chunk))
+            self._guarded(item, lambda: with_rows.write("jacobian", rows(), item.start))
 
     def commit(self, item: WorkItem, maps: Mapping[str, HostArray]) -> None:
         """Write the maps and make the protein appear."""

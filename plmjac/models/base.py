@@ -1,93 +1,103 @@
-"""What every protein language model offers to the rest of plmjac, whatever it is inside.
+"""The one base class of protein language models, and of what they cost.
 
 Our tokens go in and our twenty columns come out; BOS, EOS, vocabulary ids and token dropout never leave the adapter.
 All sequences of a batch have one length, so there is no padding and no attention mask.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol, get_args, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float32, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 Readout = Literal["logits", "contact_head", "attention", "representation"]
-"""What one forward can give: `logits` (B, L, 20), `contact_head` (B, L, L) probabilities, `attention`
+"""A result of one forward: `logits` (B, L, 20), `contact_head` (B, L, L) probabilities, `attention`
 (B, layers, heads, L, L) weights between residues (rows sum to less than 1: what went to BOS and EOS is left out),
 `representation` (B, L, D) the last hidden state, after the final layer norm."""
 
 BosEos = Literal["keep", "mask"]
-"""What stands at the two ends of the input: ESM's <cls> and <eos>, or <mask> in their place."""
+"""The two ends of the input: ESM's <cls> and <eos>, or <mask> in their place."""
 
 Precision = Literal["fp32", "tf32", "fp16"]
-"""What matrix products are computed in. Residual stream, norms, softmax, head and all that follows are float32."""
+"""Arithmetic of the matrix products. Residual stream, norms, softmax, head and all that follows are float32."""
 
 READOUTS: tuple[Readout, ...] = get_args(Readout)
 
-VOCABULARY_SIZE = 33
-"""Letters, special tokens and the padding of ESM's vocabulary; the same for every ESM-2."""
 
+class ModelSize(ABC):
+    """Cost of a model on one kind of device, for forecasts: no weights are needed to know it.
 
-@dataclass(frozen=True)
-class Architecture:
-    """The three numbers that make an ESM-2: everything else (FFN of 4 x width, 33 tokens) is the same at every size."""
-
-    num_layers: int
-    width: int
-    num_heads: int
-    layer_norm_eps: float = field(default=1e-5, compare=False)
-    """1e-5 in every published ESM-2; transformers' own default for new models is another."""
-
-    def __post_init__(self) -> None:
-        if min(self.num_layers, self.width, self.num_heads) < 1:
-            raise ValueError(f"an ESM-2 has at least one layer, channel and head, this is {self}")
-        if self.width % (2 * self.num_heads):
-            raise ValueError(f"rotary heads need a width that is an even multiple of the number of heads: {self}")
-
-    def __str__(self) -> str:
-        return f"{self.num_layers} layers of width {self.width} with {self.num_heads} heads"
+    `num_layers` and `num_heads` count attention maps, 0 where the model gives none. `str(size)` describes it.
+    """
 
     @property
-    def head_width(self) -> int:
-        """Channels of one attention head."""
-        return self.width // self.num_heads
+    def num_layers(self) -> int:
+        """Layers whose attention can be read out."""
+        return 0
 
     @property
+    def num_heads(self) -> int:
+        """Attention heads of a layer."""
+        return 0
+
+    @property
+    @abstractmethod
     def num_parameters(self) -> int:
-        """Trained numbers, with the contact head; the output matrix is the embedding and counts once."""
-        d = self.width
-        layer = 12 * d * d + 13 * d
-        head = d * d + 3 * d + VOCABULARY_SIZE
-        return VOCABULARY_SIZE * d + self.num_layers * layer + 2 * d + head + self.num_layers * self.num_heads + 1
+        """Trained numbers, those shared between two places counted once."""
 
+    @property
+    @abstractmethod
+    def weights(self) -> int:
+        """Bytes of the weights on the device."""
+
+    @abstractmethod
     def flops(self, length: int) -> int:
-        """Floating point operations of one forward of one sequence of `length` residues.
+        """Floating point operations of one forward of `length` residues: matrix products, a multiply-add is two."""
 
-        Matrix products only, a multiply-add counts as two: T [n (24 d^2 + 4 T d) + 2 d^2 + 66 d] with T = length + 2.
-        """
-        tokens, d = length + 2, self.width
-        per_layer = 24 * d * d + 4 * tokens * d
-        return tokens * (self.num_layers * per_layer + 2 * d * d + 2 * VOCABULARY_SIZE * d)
+    @abstractmethod
+    def of_logits(self, batch: int, length: int) -> int:
+        """Bytes of a forward of `batch` mutants besides the weights, with its logits and what is subtracted of them."""
+
+    @abstractmethod
+    def of_maps(self, length: int, *, every_head: bool) -> int:
+        """Bytes of the wild type's forward with attention maps; `every_head` where all of them are kept."""
 
 
-@runtime_checkable
-class LanguageModel(Protocol):
-    """A masked protein language model in eval mode, implemented by a `torch.nn.Module`.
+class LanguageModel(nn.Module):
+    """A masked protein language model in eval mode.
 
-    `name` and `weights_sha256` say exactly which weights these are; `readouts` says what `read` can give
-    (`contact_head` only where trained regression weights are there).
+    A subclass sets `name` and `weights_sha256`, which say exactly which weights these are, and `readouts`, the results
+    that `read` can give (`contact_head` only where trained regression weights are there), and defines `read`, `size`
+    and `device`.
     """
 
     name: str
     weights_sha256: str
-    architecture: Architecture
     readouts: frozenset[str]
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; tokens have to be there too."""
-        ...
+        """The device of the weights; tokens have to be there too."""
+        return next(chain(self.parameters(), self.buffers())).device
+
+    @property
+    def size(self) -> ModelSize:
+        """Costs on the device that the model is on."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it costs")
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers."""
+        return self.size.num_parameters
+
+    def flops(self, length: int) -> int:
+        """Floating point operations of one forward of one sequence of `length` residues."""
+        return self.size.flops(length)
 
     def logits(
         self, tokens: Int64[Tensor, "B L"], positions: Int64[Tensor, " L"] | None = None
@@ -98,7 +108,7 @@ class LanguageModel(Protocol):
         BOS stands one before the first, EOS one after the last. Only differences count. Raises ValueError for indices
         that do not increase or are not one per residue.
         """
-        ...
+        return self.read(tokens, ("logits",), positions)["logits"]
 
     def read(
         self,
@@ -109,7 +119,78 @@ class LanguageModel(Protocol):
     ) -> dict[str, Tensor]:
         """Everything asked for from one and the same forward, by name; shapes as in `Readout`.
 
-        With `heads`, pairs (layer, head) from 0, `attention` is (B, K, L, L) of these alone, in their order. Raises
-        ValueError with the remedy for a readout or a head that this model does not have.
+        With `heads`, pairs (layer, head) from 0, `attention` is (B, K, L, L) of these alone, in their order. Tensors
+        are ordinary ones, free to be changed in place. Raises ValueError with the remedy for a readout or a head that
+        this model does not have.
         """
-        ...
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def check_readouts(self, readouts: Collection[str]) -> None:
+        """Raise ValueError for a readout that this model does not have."""
+        for readout in readouts:
+            if readout not in READOUTS:
+                raise ValueError(f"there is no readout {readout!r}; choose from {', '.join(READOUTS)}")
+            if readout not in self.readouts:
+                raise ValueError(self.why_not(readout))
+
+    def why_not(self, readout: str) -> str:
+        """Say why the model lacks a readout, and the remedy."""
+        only = " and ".join(name for name in READOUTS if name in self.readouts)
+        return f"{self.name} has {only} only, not {readout}"
+
+    def wanted_heads(self, heads: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]]:
+        """The heads whose attention is read out: those given, each of which must be there, or all."""
+        layers, width = self.size.num_layers, self.size.num_heads
+        everything = [(layer, head) for layer in range(layers) for head in range(width)]
+        if heads is None:
+            return everything
+        if wrong := [head for head in heads if tuple(head) not in set(everything)]:
+            raise ValueError(
+                f"{self.name} has no head {wrong[0]}; there are (layer, head) (0, 0) to ({layers - 1}, {width - 1})"
+            )
+        return list(heads)
+
+
+def indices_of(length: int, positions: Int64[Tensor, " L"] | None, device: torch.device) -> Int64[Tensor, " T"]:
+    """Index of each token, the two ends included: BOS 0, the first residue 1, EOS one after the last.
+
+    Counting from BOS keeps rotary angles small and makes a constant shift of `positions` change nothing at all. Raises
+    ValueError for `positions` that do not increase or are not one per residue.
+    """
+    if positions is None:
+        return torch.arange(length + 2, device=device)
+    if len(positions) != length:
+        raise ValueError(f"{length} residues need {length} positions, these are {len(positions)}")
+    inner = positions.to(device) - positions[0].to(device) + 1
+    if bool((inner.diff() < 1).any()):
+        raise ValueError("positions are residue indices from N to C terminus: they must increase")
+    return torch.cat([inner.new_zeros(1), inner, inner[-1:] + 1])
+
+
+@contextmanager
+def kernels(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Choose a GPU's arithmetic: TF32 for tf32 and not otherwise, whatever the process was told; no cuDNN attention.
+
+    cuDNN plans its attention anew for each shape, which costs a protein more than it gains. A CPU has no choice, and no
+    tf32: ValueError.
+    """
+    if device.type != "cuda":
+        if precision == "tf32":
+            raise ValueError(f"tf32 exists on NVIDIA GPUs only, this model is on {device}; use fp32")
+        yield
+        return
+    choose: Callable[[str], None] = torch.set_float32_matmul_precision
+    with_tf32, without = "high", "highest"
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the process used PyTorch's newer attribute, beside which it refuses to read the older
+        before, with_tf32, without = torch.backends.cuda.matmul.fp32_precision, "tf32", "ieee"
+        choose = partial(setattr, torch.backends.cuda.matmul, "fp32_precision")
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+    choose(with_tf32 if precision == "tf32" else without)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        choose(before)
+        torch.backends.cuda.enable_cudnn_sdp(cudnn)

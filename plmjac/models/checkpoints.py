@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from plmjac.models import layouts
-from plmjac.models.base import Architecture
+from plmjac.models.architecture import Architecture
 
 REGRESSION_SUFFIX = "-contact-regression.pt"
 _FOLDER_ORDER = (
@@ -194,7 +194,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
 
 
 def _first_sentence(error: Exception) -> str:
-    """What was wrong, without torch's advice to load the file unsafely."""
+    """Torch's message, without its advice to load the file unsafely."""
     return (str(error).splitlines() or [type(error).__name__])[0].split(" In PyTorch 2.6")[0].rstrip(".")
 
 

@@ -5,15 +5,18 @@ model that is linear in its one-hot input is that model's own couplings.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float32, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
-from plmjac.models.base import Architecture, BosEos
+from plmjac.models.architecture import Architecture, Esm2Size
+from plmjac.models.base import BosEos, LanguageModel, ModelSize, Precision
 from plmjac.models.checkpoints import sha256_of_tensors
 from plmjac.models.esm2 import Esm2, Esm2Adapter
 from plmjac.models.layouts import CONTACT_HEAD, expected_shapes, optional_shapes
+from plmjac.models.loading import adapter, on_device
 
 DEBUG_ARCHITECTURE = Architecture(num_layers=2, width=32, num_heads=4)
 
@@ -40,6 +43,27 @@ def random_tensors(architecture: Architecture, seed: int) -> dict[str, Tensor]:
     return tensors
 
 
+def load(
+    *,
+    name: str,
+    seed: int,
+    token_dropout: bool | None,
+    bos_eos: BosEos,
+    fast: bool,
+    compiled: bool,
+    precision: Precision,
+    device: torch.device,
+) -> LanguageModel:
+    """Load the debug model on a device."""
+    make = adapter(fast=fast, compiled=compiled, precision=precision)
+    return on_device(debug_model(seed, make, token_dropout=token_dropout is not False, bos_eos=bos_eos), device)
+
+
+def size(*, name: str, kind: str, fast: bool, precision: Precision, **_: Any) -> Esm2Size:
+    """Cost of the debug model on a kind of device."""
+    return Esm2Size(DEBUG_ARCHITECTURE, fast, precision, kind)
+
+
 def debug_model(
     seed: int = 0,
     adapter: Callable[..., Esm2Adapter] = Esm2,
@@ -59,11 +83,11 @@ def debug_model(
     )
 
 
-class LinearModel(nn.Module):
+class LinearModel(LanguageModel):
     """A toy that adds up couplings: logits[j, b] = sum over i of couplings[i, token at i, j, b].
 
     `couplings` (L, T, L, 20) fix the one length it works for; T = 26 for all tokens, or 20 if there are no others.
-    Its `architecture` is a stand-in, so its forecast costs are not its own.
+    Its `size` is a stand-in, so its forecast costs are not its own.
     """
 
     couplings: Tensor
@@ -73,21 +97,13 @@ class LinearModel(nn.Module):
         self.register_buffer("couplings", couplings)
         self.name = "linear"
         self.weights_sha256 = sha256_of_tensors({"couplings": couplings})
-        self.architecture = Architecture(num_layers=1, width=20, num_heads=1)
-        self.readouts: frozenset[str] = frozenset({"logits"})
+        self.readouts = frozenset({"logits"})
         self.eval()
 
     @property
-    def device(self) -> torch.device:
-        """Where the couplings are."""
-        return self.couplings.device
-
-    def logits(
-        self, tokens: Int64[Tensor, "B L"], positions: Int64[Tensor, " L"] | None = None
-    ) -> Float32[Tensor, "B L 20"]:
-        """Sum the couplings of the tokens that are there; they belong to places, whatever indices these have."""
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        return self.couplings[places, tokens].sum(1)
+    def size(self) -> ModelSize:
+        """That of a small ESM-2."""
+        return Esm2Size(Architecture(num_layers=1, width=20, num_heads=1), False, "fp32", self.device.type)
 
     def read(
         self,
@@ -96,7 +112,7 @@ class LinearModel(nn.Module):
         positions: Int64[Tensor, " L"] | None = None,
         heads: Sequence[tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
-        """Logits only; raises ValueError for anything else."""
-        if others := set(readouts) - self.readouts:
-            raise ValueError(f"the linear model has logits only, not {', '.join(sorted(others))}; use model=debug")
-        return {"logits": self.logits(tokens, positions)} if readouts else {}
+        """Sum the couplings of the tokens that are there; they belong to places, whatever indices these have."""
+        self.check_readouts(readouts)
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        return {"logits": self.couplings[places, tokens].sum(1)} if readouts else {}

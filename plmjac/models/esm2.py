@@ -1,23 +1,23 @@
 """ESM-2 on fair-esm's own module: the plain path that every faster one is held equal to.
 
-The only file that imports `esm`. It gives up speed for fidelity: attention maps are formed in every layer, all 33
+It is slow: attention maps are formed in every layer, all 33
 output columns are computed and 13 dropped, and the contact head holds all maps at once (layers x heads x L^2 numbers).
 """
 
 import importlib.metadata
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from plmjac.alphabet import AMINO_ACIDS, NONCANONICAL, NUM_AMINO_ACIDS
-from plmjac.models.base import READOUTS, Architecture, BosEos, Precision
+from plmjac.models.architecture import Architecture, Esm2Size
+from plmjac.models.base import READOUTS, BosEos, LanguageModel, Precision, indices_of, kernels
 from plmjac.models.layouts import CONTACT_HEAD, check_tensors, rotary_frequencies
 
 
@@ -49,13 +49,17 @@ def _is_installed(distribution: str) -> bool:
     return True
 
 
-class Esm2Adapter(nn.Module):
-    """What the plain and the fast ESM-2 share: our tokens in, ESM's vocabulary and ends inside, readouts by name.
+class Esm2Adapter(LanguageModel):
+    """Base of the plain and the fast ESM-2: translates our tokens to ESM's vocabulary and adds the two ends.
 
-    `tensors` carry fair-esm's names and are copied. `token_dropout` is the rescaling of embeddings by the share of
+    `tensors` carry fair-esm's names and are copied. `token_dropout` is the rescaling of embeddings by the fraction of
     masked tokens that ESM-2 was trained with. `bos_eos="mask"` replaces <cls> and <eos> by <mask>, the variant
-    "without BOS/EOS" of Zhang et al. (2024). Tensors that come out are ordinary ones, free to be changed in place.
+    "without BOS/EOS" of Zhang et al. (2024).
     """
+
+    fast = False
+    precision: Precision = "fp32"
+    _esm_ids: Tensor
 
     def __init__(
         self,
@@ -86,32 +90,17 @@ class Esm2Adapter(nn.Module):
         self._bos_id, self._eos_id = ends
         self._mask_id = int(alphabet.mask_idx)
 
-    _esm_ids: Tensor
-
     @property
-    def device(self) -> torch.device:
-        """Where the weights are; tokens have to be there too."""
-        return self._esm_ids.device
+    def size(self) -> Esm2Size:
+        """Costs on the device that the model is on."""
+        return Esm2Size(self.architecture, self.fast, self.precision, self.device.type)
 
-    def logits(
-        self, tokens: Int64[Tensor, "B L"], positions: Int64[Tensor, " L"] | None = None
-    ) -> Float32[Tensor, "B L 20"]:
-        """Raw logits of the 20 amino acids in our order at every residue; `positions` as in `LanguageModel`."""
-        return self.read(tokens, ("logits",), positions)["logits"]
-
-    def read(
-        self,
-        tokens: Int64[Tensor, "B L"],
-        readouts: Collection[str],
-        positions: Int64[Tensor, " L"] | None = None,
-        heads: Sequence[tuple[int, int]] | None = None,
-    ) -> dict[str, Tensor]:
-        """Everything asked for from one forward: logits (B, L, 20), contact_head (B, L, L) probabilities,
-        attention (B, layers, heads, L, L) or (B, K, L, L) of the `heads` alone, representation (B, L, D).
-
-        Raises ValueError for a readout or a head that these weights do not have, saying how to get it.
-        """
-        raise NotImplementedError("a subclass is the model")
+    def why_not(self, readout: str) -> str:
+        """Say how to get a contact head, the one readout that a file of an ESM-2 may lack."""
+        return (
+            f"{self.name} has no trained contact head: put fair-esm's <stem>-contact-regression.pt beside the "
+            "checkpoint, or use the Hugging Face files, which contain it"
+        )
 
     def _weights(self) -> Tensor:
         """Any of the weights, for their dtype."""
@@ -135,46 +124,9 @@ class Esm2Adapter(nn.Module):
             raise ValueError("with bos_eos=mask at least one residue must be visible: there is nothing to rescale")
         return ids
 
-    def _rotary_indices(self, length: int, positions: Int64[Tensor, " L"] | None) -> Int64[Tensor, " T"]:
-        """The index that each token is rotated by: BOS 0, the first residue 1, EOS one after the last.
-
-        Rotary attention sees differences only, so counting from BOS keeps the angles small and makes a constant shift
-        of `positions` change nothing at all.
-        """
-        if positions is None:
-            return torch.arange(length + 2, device=self.device)
-        if len(positions) != length:
-            raise ValueError(f"{length} residues need {length} positions, these are {len(positions)}")
-        inner = positions.to(self.device) - positions[0].to(self.device) + 1
-        if bool((inner.diff() < 1).any()):
-            raise ValueError("positions are residue indices from N to C terminus: they must increase")
-        return torch.cat([inner.new_zeros(1), inner, inner[-1:] + 1])
-
-    def _wanted_heads(self, heads: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]]:
-        """The heads whose attention is read out: those given, each of which must be there, or all."""
-        layers, width = self.architecture.num_layers, self.architecture.num_heads
-        everything = [(layer, head) for layer in range(layers) for head in range(width)]
-        if heads is None:
-            return everything
-        if wrong := [head for head in heads if tuple(head) not in set(everything)]:
-            raise ValueError(
-                f"{self.name} has no head {wrong[0]}; there are (layer, head) (0, 0) to ({layers - 1}, {width - 1})"
-            )
-        return list(heads)
-
-    def _check_readouts(self, readouts: Collection[str]) -> None:
-        for readout in readouts:
-            if readout not in READOUTS:
-                raise ValueError(f"there is no readout {readout!r}; choose from {', '.join(READOUTS)}")
-            if readout not in self.readouts:
-                raise ValueError(
-                    f"{self.name} has no trained contact head: put fair-esm's <stem>-contact-regression.pt beside the "
-                    "checkpoint, or use the Hugging Face files, which contain it"
-                )
-
 
 class Esm2(Esm2Adapter):
-    """An ESM-2 in eval mode and float32 on fair-esm's module; implements `plmjac.models.base.LanguageModel`."""
+    """An ESM-2 in eval mode and float32 on fair-esm's module."""
 
     def __init__(self, *, tensors: Mapping[str, Tensor], architecture: Architecture, **options: Any) -> None:
         super().__init__(tensors=tensors, architecture=architecture, **options)
@@ -192,10 +144,10 @@ class Esm2(Esm2Adapter):
         heads: Sequence[tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
         """Everything asked for from one forward of fair-esm's module."""
-        self._check_readouts(readouts)
-        wanted = self._wanted_heads(heads)
+        self.check_readouts(readouts)
+        wanted = self.wanted_heads(heads)
         ids = self._to_esm(tokens)
-        indices = self._rotary_indices(tokens.shape[1], positions)
+        indices = indices_of(tokens.shape[1], positions, ids.device)
         last = self.architecture.num_layers
         with torch.inference_mode(), kernels("fp32", ids.device), self._rotated_by(indices):
             out: dict[str, Any] = self.esm(
@@ -239,35 +191,6 @@ class Esm2(Esm2Adapter):
     def _weights(self) -> Tensor:
         weight: Tensor = self.esm.embed_tokens.weight
         return weight
-
-
-@contextmanager
-def kernels(precision: Precision, device: torch.device) -> Iterator[None]:
-    """What a GPU computes with: TF32 for tf32 and not otherwise, whatever the process was told; no cuDNN attention.
-
-    cuDNN plans its attention anew for each shape, which costs a protein more than it gains. A CPU has no choice, and no
-    tf32: ValueError.
-    """
-    if device.type != "cuda":
-        if precision == "tf32":
-            raise ValueError(f"tf32 exists on NVIDIA GPUs only, this model is on {device}; use fp32")
-        yield
-        return
-    choose: Callable[[str], None] = torch.set_float32_matmul_precision
-    with_tf32, without = "high", "highest"
-    try:
-        before = torch.get_float32_matmul_precision()
-    except RuntimeError:  # the process used PyTorch's newer attribute, beside which it refuses to read the older
-        before, with_tf32, without = torch.backends.cuda.matmul.fp32_precision, "tf32", "ieee"
-        choose = partial(setattr, torch.backends.cuda.matmul, "fp32_precision")
-    cudnn = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
-    choose(with_tf32 if precision == "tf32" else without)
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    try:
-        yield
-    finally:
-        choose(before)
-        torch.backends.cuda.enable_cudnn_sdp(cudnn)
 
 
 def _lookup(alphabet: Any) -> Int64[Tensor, " 26"]:

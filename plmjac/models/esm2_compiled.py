@@ -2,8 +2,8 @@
 
 Meant for GPUs, where these read and write more memory than the matrix products do; needs a C++ compiler on a CPU and
 Triton on a GPU, and some tens of seconds before the first forward. Two compilations, for one sequence and for several,
-serve all layers and lengths. What it gives up: the first layer's table of projections, and anything gained where
-attention maps are read out, which stay with `Esm2Fast`. (Where they are read with the wild type, its logits are rounded
+serve all layers and lengths. The first layer's table of projections is lost, and nothing is gained where attention maps
+are read out, which stay with `Esm2Fast`. (Where they are read with the wild type, its logits are rounded
 as there: by one number for all mutants, which centering takes out.)
 """
 
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Complex64, Float, Float32, Int64
 from torch import Tensor
 
-from plmjac.models.esm2_fast import CPU_TOKENS, Esm2Fast, FastLayer
+from plmjac.models.architecture import CPU_TOKENS
+from plmjac.models.esm2_fast import Esm2Fast, FastLayer
 
 
 def layer_step(
@@ -47,7 +48,7 @@ def layer_step(
 
 
 class Esm2Compiled(Esm2Fast):
-    """An ESM-2 for throughput whose layers are compiled; implements `plmjac.models.base.LanguageModel`."""
+    """An ESM-2 for throughput whose layers are compiled."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -1,10 +1,10 @@
 """ESM-2 as fast as PyTorch goes on one device: the same weights, protocol and results as `esm2.Esm2`.
 
-What is saved, all of it exact but for rounding: scaled_dot_product_attention, which never forms an attention map; one
+Savings, all of them exact but for rounding: scaled_dot_product_attention, which never forms an attention map; one
 matrix product for queries, keys and values, with the layer norm's scale and shift folded in; rotation as one complex
 product, for which query and key channels are put in pairs; the first layer's queries, keys and values from a table of
 33 tokens; residual sums within the matrix product; activations of a layer kept in the processor's cache; 20 output
-columns at L positions instead of 33 at L + 2. It gives up readability of the weights: they are no longer fair-esm's
+columns at L positions instead of 33 at L + 2. The weights are no longer fair-esm's
 tensors. Attention maps are formed only where they are read out, one layer at a time.
 
 Precision: fp32 (TF32 off); tf32; fp16, which means matrix products and attention in half precision, and residual
@@ -20,15 +20,13 @@ from jaxtyping import Complex64, Float, Float32, Int64
 from torch import Tensor, nn
 
 from plmjac.alphabet import NUM_AMINO_ACIDS
-from plmjac.models.base import Architecture, Precision
-from plmjac.models.esm2 import Esm2Adapter, kernels
+from plmjac.models.architecture import CPU_TOKENS, Architecture
+from plmjac.models.base import Precision, indices_of, kernels
+from plmjac.models.esm2 import Esm2Adapter
 from plmjac.models.layouts import CONTACT_HEAD, rotary_frequencies
 
 MASK_RATIO_TRAIN = 0.15 * 0.8
-"""Share of masked tokens in ESM-2's training, which token dropout scales to."""
-
-CPU_TOKENS = 1024
-"""Tokens that go through a layer together on a CPU, where larger activations fall out of the cache."""
+"""Fraction of masked tokens in ESM-2's training, which token dropout scales to."""
 
 
 class FastLayer(nn.Module):
@@ -109,7 +107,9 @@ def _add_linear(
 
 
 class Esm2Fast(Esm2Adapter):
-    """An ESM-2 in eval mode for throughput, in a precision; implements `plmjac.models.base.LanguageModel`."""
+    """An ESM-2 in eval mode for throughput, in a precision."""
+
+    fast = True
 
     def __init__(
         self,
@@ -167,10 +167,10 @@ class Esm2Fast(Esm2Adapter):
         heads: Sequence[tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
         """Everything asked for from one forward; attention maps are formed one layer at a time, if at all."""
-        self._check_readouts(readouts)
-        wanted = self._wanted_heads(heads)
+        self.check_readouts(readouts)
+        wanted = self.wanted_heads(heads)
         ids = self._to_esm(tokens)
-        indices = self._rotary_indices(tokens.shape[1], positions)
+        indices = indices_of(tokens.shape[1], positions, ids.device)
         with torch.inference_mode(), kernels(self.precision, ids.device):
             results = self._forward(ids, indices, frozenset(readouts), wanted)
         # Copies made outside inference mode are ordinary tensors, free to be changed.
@@ -312,13 +312,8 @@ def _pairs(heads: int, width: int) -> Int64[Tensor, " D"]:
     return (torch.arange(heads)[:, None] * width + within).reshape(-1)
 
 
-def _attention(query: Float32[Tensor, "B H T W"], key: Float32[Tensor, "B H T W"]) -> Float32[Tensor, "B H T T"]:
-    """Attention maps; each row sums to 1."""
-    return torch.softmax(query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5, dim=-1)
-
-
 def _evidence(weight: Float32[Tensor, " H"], maps: Float32[Tensor, "B H T T"]) -> Float32[Tensor, "B L L"]:
-    """What one layer adds to the contact head's logits: maps plus transposes, APC, weighted sum (Rao et al. 2021).
+    """One layer's part of the contact head's logits: maps plus transposes, APC, weighted sum (Rao et al. 2021).
 
     BOS and EOS are left out. Heads are summed up first, so that no other tensor of the maps' size is formed.
     """

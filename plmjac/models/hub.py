@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from plmjac.models.base import Architecture
+from plmjac.models.architecture import Architecture
 from plmjac.models.checkpoints import check_sha256
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Published:
-    """One size of ESM-2 on Hugging Face; `weights` maps each pinned file to its sha256, `also` is what it needs."""
+    """One size of ESM-2 on Hugging Face; `weights` maps each pinned file to its sha256, `also` are files it needs."""
 
     architecture: Architecture
     repository: str

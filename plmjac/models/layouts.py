@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plmjac.models.base import VOCABULARY_SIZE, Architecture
+from plmjac.models.architecture import VOCABULARY_SIZE, Architecture
 
 CONTACT_HEAD = ("contact_head.regression.weight", "contact_head.regression.bias")
 
@@ -47,7 +47,7 @@ _HF_LEGACY = {"gamma": "weight", "beta": "bias"}
 # Left in published files by older versions of transformers; no part of a rotary model's forward reads them.
 _HF_UNUSED = re.compile(r"^esm\.(embeddings\.(position_ids|position_embeddings\.weight)|pooler\.dense\.(weight|bias))$")
 
-# What transformers' EsmConfig means by a key that config.json leaves out, and what every ESM-2 has.
+# Values of transformers' EsmConfig for keys that config.json leaves out, and of every ESM-2.
 _HF_DEFAULTS: dict[str, Any] = {
     "position_embedding_type": "absolute",
     "emb_layer_norm_before": None,
@@ -70,7 +70,7 @@ _ESM2_HAS: dict[str, Any] = {
 
 
 def is_hugging_face(names: Iterable[str]) -> bool:
-    """Whether these are the names of transformers' EsmForMaskedLM (else they may be fair-esm's)."""
+    """True for the names of transformers' EsmForMaskedLM; others may be fair-esm's."""
     return any(name.startswith("esm.encoder.layer.") for name in names)
 
 
@@ -153,7 +153,7 @@ def architecture_of_fair_esm(checkpoint: Mapping[str, Any], where: str) -> tuple
 
 
 def refuse_other_models(names: Iterable[str], where: str) -> None:
-    """Say what a file is, where it is a well-known model that is not a masked-LM ESM-2."""
+    """Raise ValueError naming a well-known model that is not a masked-LM ESM-2."""
     found = set(names)
     if any(name.startswith(("transformer.blocks.", "sequence_head.")) for name in found):
         raise ValueError(f"{where} is an ESM C or ESM3 checkpoint; plmjac runs ESM-2 only")
@@ -182,7 +182,7 @@ def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
 
 
 def optional_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of what a file may leave out: contact head, tied output matrix, rotary frequencies."""
+    """Names and shapes of tensors that a file may leave out: contact head, tied output matrix, rotary frequencies."""
     shapes: dict[str, tuple[int, ...]] = {
         CONTACT_HEAD[0]: (1, architecture.num_layers * architecture.num_heads),
         CONTACT_HEAD[1]: (1,),

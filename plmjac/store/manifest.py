@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plmjac.store.layout import MANIFEST, CorruptStoreError, digest, write_whole
+from plmjac.files import write_whole
+from plmjac.store.layout import MANIFEST, CorruptStoreError, digest
 from plmjac.workplan import ManifestRow
 
 SCHEMA = pa.schema(

@@ -170,7 +170,7 @@ def test_several_files_and_ids(tmp_path: Path) -> None:
     both = [str(one), str(two)]
     assert [record.id for record in build("fasta", path=both)] == ["a", "sp|P12345|X_Y", "c"]
     assert [record.id for record in build("fasta", path=both, ids=["P12345", "c"])] == ["sp|P12345|X_Y", "c"]
-    with pytest.raises(InputError, match=r"no record alpha in .*there are a, sp\|P12345\|X_Y, c"):
+    with pytest.raises(InputError, match=r"no record alpha in .*there are: a, c, sp\|P12345\|X_Y"):
         list(build("fasta", path=both, ids=["a", "alpha"]))
     # Reading twice gives the same.
     dataset = build("fasta", path=both)

@@ -15,7 +15,7 @@ import transformers
 from esm.model.esm2 import ESM2
 from torch import Tensor
 
-from plmjac.models.base import Architecture
+from plmjac.models import Architecture
 
 transformers.utils.logging.disable_progress_bar()
 

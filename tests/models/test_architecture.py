@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from plmjac.alphabet import encode
-from plmjac.models import MODELS, Architecture, LanguageModel, architecture
+from plmjac.models import Architecture, LanguageModel, names, size_of
 from plmjac.models.debug import LinearModel, debug_model
 
 
@@ -16,12 +16,12 @@ def test_flops_are_those_of_the_matrix_products(length: int) -> None:
     model.logits(tokens)  # fills the rotary tables, which are kept
     with FlopCounterMode(display=False) as counter:
         model.logits(tokens)
-    assert counter.get_total_flops() == model.architecture.flops(length)
+    assert counter.get_total_flops() == model.flops(length)
 
 
 def test_number_of_parameters() -> None:
     model = debug_model()
-    assert model.architecture.num_parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert model.num_parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,13 @@ def test_number_of_parameters() -> None:
     ],
 )
 def test_published_sizes(name: str, millions: float, gigaflops: float) -> None:
-    size = architecture(name)
+    size = size_of(name)
     assert size.num_parameters / 1e6 == pytest.approx(millions, rel=5e-3)
     assert size.flops(256) / 1e9 == pytest.approx(gigaflops, rel=2e-3)
 
 
 def test_sizes_grow_in_the_order_of_the_list() -> None:
-    published = [architecture(name).num_parameters for name in MODELS if name.startswith("esm2")]
+    published = [size_of(name).num_parameters for name in names() if name.startswith("esm2")]
     assert published == sorted(published) and len(published) == 6
 
 

@@ -11,8 +11,9 @@ from plmjac import contact_map
 from plmjac.alphabet import MASK, NUM_AMINO_ACIDS, encode
 from plmjac.jacobian import categorical_jacobian, mutants
 from plmjac.models import Architecture, load_model
+from plmjac.models.base import kernels
 from plmjac.models.debug import debug_model, random_tensors
-from plmjac.models.esm2 import Esm2, Esm2Adapter, kernels
+from plmjac.models.esm2 import Esm2, Esm2Adapter
 from plmjac.models.esm2_compiled import Esm2Compiled
 from plmjac.models.esm2_fast import Esm2Fast
 from plmjac.models.layouts import rotary_frequencies

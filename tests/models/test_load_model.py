@@ -10,21 +10,23 @@ import torch
 import yaml
 
 import plmjac.models
-from plmjac.models import MODELS, Architecture, architecture, load_model, resolve_precision
+from plmjac.models import Architecture, load_model, loading, names, resolve_precision, size_of
+from plmjac.models.architecture import Esm2Size
+from plmjac.models.registry import options_of
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 
 
 def test_unknown_name_names_the_nearest_and_the_list() -> None:
-    with pytest.raises(ValueError, match=r"no model 'esm2_650M'; did you mean 'esm2_650m'\? choose from tiny, debug,"):
+    with pytest.raises(ValueError, match=r"no model 'esm2_650M'; did you mean 'esm2_650m'\?"):
         load_model("esm2_650M")
-    with pytest.raises(ValueError, match=r"no model 'xyz'; choose from tiny"):
-        architecture("xyz")
+    with pytest.raises(ValueError, match=r"no model 'xyz'; there are: .*tiny"):
+        size_of("xyz")
 
 
 def test_debug_takes_a_seed_and_no_checkpoint(tmp_path: Path) -> None:
     assert load_model("debug", seed=1).weights_sha256 != load_model("debug").weights_sha256
-    with pytest.raises(ValueError, match="takes no checkpoint"):
+    with pytest.raises(ValueError, match="and no checkpoint; name the size with it: model=esm2_8m, or model=tiny"):
         load_model("debug", checkpoint=tmp_path)
 
 
@@ -33,13 +35,13 @@ def test_a_checkpoint_of_another_size_than_the_name(oracle: Any, make_oracle: An
         load_model("esm2_8m", checkpoint=oracle.folder)
     make_oracle(Architecture(6, 320, 20), tmp_path)
     with pytest.raises(ValueError, match=r"but esm2_35m has .*; use model=esm2_8m"):
-        architecture("esm2_35m", tmp_path)
+        size_of("esm2_35m", checkpoint=tmp_path)
 
 
 def test_architecture_without_weights(oracle: Any) -> None:
-    assert architecture("esm2_650m") == Architecture(33, 1280, 20)
-    assert architecture("debug") == load_model("debug").architecture
-    assert architecture("tiny", oracle.folder) == oracle.architecture
+    assert size_of("esm2_650m", kind="cuda") == Esm2Size(Architecture(33, 1280, 20), True, "fp16", "cuda")
+    assert size_of("debug", precision="fp16") == load_model("debug", precision="fp16").size
+    assert size_of("tiny", checkpoint=oracle.folder) == load_model("tiny", checkpoint=oracle.folder).size
 
 
 def test_the_bundled_model() -> None:
@@ -47,14 +49,14 @@ def test_the_bundled_model() -> None:
     if not bundled.exists():
         pytest.skip("tiny.safetensors is not bundled yet")
     model = load_model("tiny")
-    assert model.name == "tiny" and model.architecture == architecture("tiny")
+    assert model.name == "tiny" and model.size == size_of("tiny")
     assert model.readouts == {"logits", "contact_head", "attention", "representation"}
     tokens = torch.arange(20)[None]
     assert all(value.isfinite().all() for value in model.read(tokens, model.readouts).values())
 
 
 def test_a_package_without_the_bundled_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plmjac.models, "TINY_FILE", "absent.safetensors")
+    monkeypatch.setattr(loading, "TINY_FILE", "absent.safetensors")
     with pytest.raises(ValueError, match="use model=debug"):
         load_model("tiny")
 
@@ -81,19 +83,20 @@ def test_precisions() -> None:
 
 
 def test_every_model_has_a_configuration_file() -> None:
-    assert {path.stem for path in CONF.glob("*.yaml")} == set(MODELS)
+    """It sets every option that the model takes, to the default that `load_model` has."""
+    assert {path.stem for path in CONF.glob("*.yaml")} == set(names())
     for path in CONF.glob("*.yaml"):
-        content = yaml.safe_load(path.read_text())
-        own = {"tiny": set(), "debug": {"seed"}}.get(path.stem, {"checkpoint"})
-        keys = own | {"name", "fast", "compiled", "precision"}
-        assert content["name"] == path.stem and set(content) == keys
-        assert content.get("checkpoint") is None
+        content = yaml.safe_load(path.read_text()) | ({"seed": 0} if path.stem == "debug" else {})
+        assert content == {"name": path.stem, **options_of(path.stem)}
 
 
 def test_importing_and_building_import_nothing_heavy() -> None:
-    code = "import sys, plmjac.models; print(*sys.modules); plmjac.models.load_model('debug'); print(*sys.modules)"
+    code = (
+        "import sys, plmjac.models.registry; print(*sys.modules);plmjac.models.load_model('debug'); print(*sys.modules)"
+    )
     root = Path(plmjac.models.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     imported, built = (set(line.split()) for line in done.stdout.splitlines())
-    assert not imported & {"esm", "huggingface_hub", "safetensors", "torch._dynamo"}
+    assert "plmjac.models.registry" in imported
+    assert not imported & {"torch", "numpy", "esm", "huggingface_hub", "safetensors", "torch._dynamo"}
     assert "esm" in built and not built & {"torch._dynamo", "torch._inductor", "huggingface_hub"}

@@ -1,0 +1,218 @@
+"""Models by name: which there are, the options that each takes, and how one is loaded. Imports no torch.
+
+A model is registered by one call of `register`: those of plmjac below, those of installed packages by an entry point of
+the group `plmjac.models`, whose module makes the call when it is imported.
+"""
+
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from plmjac.files import nearest
+
+if TYPE_CHECKING:
+    import torch
+
+    from plmjac.models.base import BosEos, LanguageModel, ModelSize, Precision
+
+ENTRY_POINTS = "plmjac.models"
+PRECISIONS = ("fp32", "tf32", "fp16")
+
+COMMON: Mapping[str, Any] = {
+    "checkpoint": None, "seed": 0, "fast": True, "compiled": False, "precision": None, "token_dropout": None,
+    "bos_eos": "keep",
+}  # fmt: skip
+"""Options that a model may declare without saying more, with their defaults; `load_model` documents them."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A model by name: `options` with their defaults; where its code is, as `module:function` or the function."""
+
+    name: str
+    loader: "str | Callable[..., LanguageModel]"
+    options: Mapping[str, Any]
+    size: "str | Callable[..., ModelSize] | None"
+
+
+_MODELS: dict[str, Registered] = {}
+
+
+def register(
+    name: str,
+    loader: "str | Callable[..., LanguageModel]",
+    *,
+    options: Mapping[str, Any],
+    size: "str | Callable[..., ModelSize] | None" = None,
+) -> None:
+    """Make a model known to `load_model`, and to the command line as `model=name` with `model.<option>=...`.
+
+    `loader(name=, device=, **options)` returns the model on a device. `options` are the options that it takes, with
+    their defaults; all but checkpoint and seed, which the hash of the weights covers, are taken to change numbers.
+    Of `precision` the loader is given what it comes to on the device. `size(name=, kind=, **options)` is the
+    `ModelSize` on a kind of device, cpu or cuda; without it a forecast loads the model. A name registered again is
+    replaced.
+    """
+    _MODELS[name] = Registered(name, loader, dict(options), size)
+
+
+def names() -> tuple[str, ...]:
+    """Every registered model."""
+    _import_entry_points()
+    return tuple(_MODELS)
+
+
+def options_of(name: str) -> Mapping[str, Any]:
+    """The options that a model takes, with their defaults. Raises ValueError for a name that is not registered."""
+    return _find(name).options
+
+
+def check_options(name: str, given: Mapping[str, Any]) -> None:
+    """Raise ValueError for an option that would have no effect on this model, and for a name that is none.
+
+    An option that stands at its usual default asks for nothing and is allowed.
+    """
+    known = options_of(name)
+    for option, value in given.items():
+        if option in known or (option in COMMON and value == COMMON[option]):
+            continue
+        takes = f"{name} takes {', '.join(sorted(known)) or 'no options'}"
+        if option == "checkpoint":
+            raise ValueError(f"{takes}, and no checkpoint; name the size with it: model=esm2_8m, or model=tiny for any")
+        if option in COMMON or any(option in each.options for each in _MODELS.values()):
+            raise ValueError(f"model.{option} has no effect on model={name}: {takes}")
+        raise ValueError(f"there is no key 'model.{option}'; {nearest(option, known)}")
+
+
+def identity(name: str, given: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The options that change a model's numbers, on a kind of device, as a store records them.
+
+    fast, token_dropout and bos_eos are always named where the model takes them, others where they differ from their
+    default, so that a new option does not part a store from its continuation.
+    """
+    known = options_of(name)
+    values = {**known, **{option: value for option, value in given.items() if option in known}}
+    always = ("fast", "token_dropout", "bos_eos")
+    told = {
+        option: value
+        for option, value in values.items()
+        if option in always or (option not in ("checkpoint", "seed", "precision") and value != known[option])
+    }
+    return told | ({"precision": precision_on(name, given, kind)} if "precision" in known else {})
+
+
+def precision_on(name: str, given: Mapping[str, Any], kind: str) -> "Precision":
+    """The arithmetic of a model's matrix products on a kind of device; fp32 where it has no choice."""
+    known = options_of(name)
+    if "precision" not in known:
+        return "fp32"
+    return resolve_precision(given.get("precision"), kind, fast=bool(given.get("fast", known.get("fast", True))))
+
+
+def resolve_precision(precision: str | None, device: str, *, fast: bool = True) -> "Precision":
+    """`precision` on a kind of device: None is fp16 on cuda with the fast path, else fp32.
+
+    Raises ValueError where it would have no effect: tf32 off the GPU, anything but fp32 on fair-esm's own module.
+    """
+    if precision is None:
+        return "fp16" if fast and device == "cuda" else "fp32"
+    if precision not in PRECISIONS:
+        raise ValueError(f"there is no precision {precision!r}; choose from {', '.join(PRECISIONS)}")
+    if not fast and precision != "fp32":
+        raise ValueError(f"fair-esm's own module (fast=false) computes in fp32, not {precision}; use fast=true")
+    if precision == "tf32" and device != "cuda":
+        raise ValueError(f"tf32 exists on NVIDIA GPUs only, this run is on {device}; use fp32")
+    return cast("Precision", precision)
+
+
+def load_model(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    fast: bool = True,
+    compiled: bool = False,
+    precision: "Precision | None" = None,
+    token_dropout: bool | None = None,
+    bos_eos: "BosEos" = "keep",
+    **others: Any,
+) -> "LanguageModel":
+    """Load a model by name, ready for inference on a device.
+
+    `checkpoint` is a local fair-esm `.pt`, a Hugging Face weights file or its folder, used instead of the published
+    weights. `seed` matters to `debug` only. `fast=False` takes fair-esm's own module instead of plmjac's faster one,
+    the same but for rounding; `compiled=True` has the layers of that compiled by torch.compile first. `precision` None
+    means fp16 on a GPU and fp32 elsewhere. `token_dropout` None means as the weights were trained; `bos_eos="mask"` is
+    the variant without BOS and EOS of Zhang et al. (2024). `others` are options of models that declare more. Raises
+    ValueError with a remedy: unknown name, an option without effect on this model, weights that cannot be had, a file
+    that is not an ESM-2 of this size, no such device, a precision that does not exist there, no compiler.
+    """
+    given = {
+        "checkpoint": checkpoint, "seed": seed, "fast": fast, "compiled": compiled, "precision": precision,
+        "token_dropout": token_dropout, "bos_eos": bos_eos, **others,
+    }  # fmt: skip
+    check_options(name, given)
+    target = _device(device)
+    options = {option: given.get(option, default) for option, default in options_of(name).items()}
+    if "precision" in options:
+        # A model that is loaded on the CPU may be moved: tf32 without a GPU is refused by its first forward.
+        options["precision"] = precision_on(name, given, "cuda" if precision == "tf32" else target.type)
+    loader = cast("Callable[..., LanguageModel]", _function(_find(name).loader))
+    return loader(name=name, device=target, **options)
+
+
+def size_of(name: str, *, kind: str = "cpu", **given: Any) -> "ModelSize":
+    """Cost of a model with these options on a kind of device, cpu or cuda, without its weights where it can be told."""
+    check_options(name, given)
+    options = {option: given.get(option, default) for option, default in options_of(name).items()}
+    if _find(name).size is None:
+        return load_model(name, **options).size
+    if "precision" in options:
+        options["precision"] = precision_on(name, given, kind)
+    size = cast("Callable[..., ModelSize]", _function(_find(name).size))
+    return size(name=name, kind=kind, **options)
+
+
+def _find(name: str) -> Registered:
+    _import_entry_points()
+    if name not in _MODELS:
+        raise ValueError(f"there is no model {name!r}; {nearest(name, _MODELS)}")
+    return _MODELS[name]
+
+
+def _function(where: Any) -> Any:
+    if not isinstance(where, str):
+        return where
+    module, _, function = where.partition(":")
+    return getattr(import_module(module), function)
+
+
+@cache
+def _import_entry_points() -> None:
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        entry.load()
+
+
+def _device(device: str) -> "torch.device":
+    import torch
+
+    try:
+        target = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"there is no device {device!r}; use cpu, cuda or cuda:0") from error
+    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={device}, but {torch.cuda.device_count()} CUDA devices are visible; use device=cpu")
+    return target
+
+
+_ESM2 = {option: default for option, default in COMMON.items() if option != "seed"}
+_DEBUG = {option: default for option, default in COMMON.items() if option != "checkpoint"}
+register("tiny", "plmjac.models.loading:load", options=_ESM2, size="plmjac.models.loading:size")
+register("debug", "plmjac.models.debug:load", options=_DEBUG, size="plmjac.models.debug:size")
+for _size in ("8m", "35m", "150m", "650m", "3b", "15b"):
+    register(f"esm2_{_size}", "plmjac.models.loading:load", options=_ESM2, size="plmjac.models.loading:size")
