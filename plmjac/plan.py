@@ -107,10 +107,12 @@ def _print_work(rows: "list[ManifestRow]", settings: PredictConfig, model: "Mode
 
 
 def _print_gpu_times(flops: float | int, length: float, settings: PredictConfig, model: "ModelSize") -> None:
-    from plmjac.inference.rates import Way, gpu_times
+    from plmjac.inference.rates import Way, compiling_saves, gpu_times
 
     precision = precision_on("cuda", settings)
-    way: Way = "plain" if not settings.model.fast else "compiled" if settings.model.compiled else "fast"
+    way: Way = "plain" if not settings.model.fast else "fast"
+    if settings.model.compiled or (settings.compiles_itself and compiling_saves(flops)):
+        way = "compiled"
     for each in gpu_times(flops, model.num_parameters, length, precision, way):
         print(f"          {duration(each.seconds)} on one {each.card} in {precision}\n            ({each.source})")
 

@@ -150,9 +150,9 @@ def build_dataset(settings: PredictConfig) -> "Dataset":
 def _model(settings: PredictConfig) -> "LanguageModel":
     """The model that the configuration names, able to give what is to be kept.
 
-    On the CPU, from where Lightning moves it; if it is to be compiled, on the device that it is compiled for.
+    On the CPU, from where Lightning moves it; if it is or may be compiled, on the device that it is compiled for.
     """
-    from plmjac.inference.device import local_device, threads_per_rank
+    from plmjac.inference.device import device_kind, local_device, threads_per_rank
     from plmjac.models import load_model
 
     if settings.model.compiled:
@@ -160,7 +160,8 @@ def _model(settings: PredictConfig) -> "LanguageModel":
 
         torch.set_num_threads(settings.threads or threads_per_rank())  # what is compiled holds for so many
     try:
-        device = local_device(settings.trainer) if settings.model.compiled else "cpu"
+        chooses = settings.compiles_itself and device_kind(settings.trainer) == "cuda"
+        device = local_device(settings.trainer) if settings.model.compiled or chooses else "cpu"
         model = load_model(**_model_options(settings), device=device)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
@@ -192,6 +193,7 @@ def _request(settings: PredictConfig, config: Config, model: "LanguageModel", da
     from plmjac.alphabet import AMINO_ACIDS
     from plmjac.inference.device import device_kind, threads_per_rank
     from plmjac.inference.preparation import Request
+    from plmjac.inference.rates import compiling_saves
 
     device = device_kind(settings.trainer)
     identity = {
@@ -211,6 +213,9 @@ def _request(settings: PredictConfig, config: Config, model: "LanguageModel", da
         identity=identity,
         details={"run": run_facts, "config": _jsonable(config), "versions": versions()},
         max_length=settings.max_length,
+        compiles=(lambda flops: compiling_saves(flops) and model.use_compiled(True))
+        if settings.compiles_itself and device == "cuda"
+        else None,
     )
     return (_jacobian_request if settings.recovery is None else _recovery_request)(request, settings, model)
 

@@ -28,7 +28,7 @@ class ModelGroup(BaseModel):
     checkpoint: Path | None = None
     seed: int = Field(0, ge=0)
     fast: bool = True
-    compiled: bool = False
+    compiled: bool | None = None
     precision: Literal["fp32", "tf32", "fp16"] | None = None
     token_dropout: bool | None = None
     bos_eos: Literal["keep", "mask"] = "keep"
@@ -102,6 +102,13 @@ class PredictConfig(BaseModel):
                 "for what the wild type alone can give add substitutions=none"
             )
         return self
+
+    @property
+    def compiles_itself(self) -> bool:
+        """Whether a run on a GPU may choose to compile: nobody chose, and forwards are made that read no maps."""
+        if not self.model.fast or self.model.compiled is not None:
+            return False
+        return self.substitutions.name != "none" if self.recovery is None else self.recovery.readout == "jacobian"
 
     @model_validator(mode="after")
     def _heads_for_attention(self) -> "PredictConfig":

@@ -45,6 +45,8 @@ class Request:
     rows_per_chunk: int | None = None
     num_letters: int = 20
     forwards_per_residue: int = 19
+    compiles: Callable[[float], bool] | None = None
+    """Decides for a new store of so many FLOPs, as `cost` counts them, whether the model is compiled; None: settled."""
 
 
 class Preparation:
@@ -64,7 +66,7 @@ class Preparation:
             self._take_store()
         records = [_without_structure(record) for record in self.request.records()]
         if self._guard is None:  # only now, so that bad input leaves no empty store behind
-            self._take_store()
+            self._take_store(records)
         writer = StoreWriter(store)
         writer.clear_pending()
         writer.forget_failures()
@@ -81,10 +83,14 @@ class Preparation:
                 writer.record_failure(row.key, row.id, row.reason)
         write_manifest(store, merge(self.asked, earlier))
 
-    def _take_store(self) -> None:
+    def _take_store(self, records: Iterable[Protein | Rejected | Filtered] = ()) -> None:
+        details = self.request.details
         try:
             self._guard = lock(self.request.store)
-            create_or_check(self.request.store, self.request.identity, self.request.details)
+            if self.request.compiles is not None and not (self.request.store / "zarr.json").exists():
+                flops = sum(self.request.cost(record) for record in records if isinstance(record, Protein))
+                details = {**details, "run": {**details["run"], "compiled": self.request.compiles(flops)}}
+            create_or_check(self.request.store, self.request.identity, details)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise

@@ -15,6 +15,7 @@ from lightning import LightningModule
 
 from plmjac.inference.device import DEFAULT_MAX_TOKENS
 from plmjac.jacobian import mutants_per_forward
+from plmjac.models import LanguageModel
 from plmjac.records import Failure, WorkItem
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ Answer = TypeVar("Answer")
 
 class StepModule(LightningModule, Generic[Answer]):
     """Answers one work item a step; after running out of memory it goes on with half the tokens, and says so."""
+
+    model: LanguageModel
 
     def __init__(self, max_tokens: int | None, threads: int | None) -> None:
         super().__init__()
@@ -42,7 +45,7 @@ class StepModule(LightningModule, Generic[Answer]):
         self.repeat(data.attributes["run"], self.trainer.strategy.root_device.type)
 
     def repeat(self, run: Mapping[str, Any], device: str) -> None:
-        """Go on with the batch size and threads that the store's first run recorded, so that bytes stay the same.
+        """Go on with batch size, threads and compiled or not as the store's first run recorded: bytes stay the same.
 
         Only where this run is on the same kind of device and was not told otherwise; else results agree within the
         tolerance of float32 and no closer, which is said.
@@ -54,6 +57,8 @@ class StepModule(LightningModule, Generic[Answer]):
             known = DEFAULT_MAX_TOKENS.get(device, DEFAULT_MAX_TOKENS["cuda"])
             self.max_tokens = int(run["max_tokens"]) if run["device"] == device else known
         here = {"device": device, "max_tokens": self.max_tokens, "threads": threads if device == "cpu" else None}
+        if "compiled" in run and run["device"] == device:  # the store's first run decided, on a GPU
+            here["compiled"] = self.model.use_compiled(bool(run["compiled"]))
         if changed := [f"{key}={value}" for key, value in here.items() if value not in (None, run[key])]:
             log.warning(
                 "the store was begun with %s, this run goes on with %s: results agree to 1e-5, not to the last bit",
