@@ -7,7 +7,6 @@ It changes speed and memory, and results only by rounding; the store records wha
 resume repeat it. Gives up what another length might have liked better.
 """
 
-import json
 import logging
 import platform
 import statistics
@@ -17,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from plmjac.files import UsageError, cache_folder, write_whole
+from plmjac.files import remember, remembered
 from plmjac.inference.device import DEFAULT_MAX_TOKENS
 from plmjac.jacobian import all_letters, mutants, mutants_per_forward, substitutions
 from plmjac.models import LanguageModel, ModelSize
@@ -51,12 +50,12 @@ def max_tokens_for(model: LanguageModel, variant: str, kind: str, threads: int) 
     if kind == "cuda":
         return largest_that_fits(model.to(kind).size, torch.cuda.get_device_properties("cuda").total_memory)
     key = f"{_processor()}, {threads} threads; {model.size}; {variant}; torch {torch.__version__}"
-    known = _remembered()
+    known = {name: tokens for name, tokens in remembered(FILE).items() if isinstance(tokens, int) and tokens > 0}
     if key not in known:
         torch.set_num_threads(threads)
         known[key] = fastest(model.logits, CANDIDATES[kind], SECONDS)
         log.info("measured: forwards of %d tokens are fastest here", known[key])
-        _remember(known)
+        remember(FILE, known)
     return known[key]
 
 
@@ -103,24 +102,3 @@ def _seconds(forward: Callable[[], Tensor]) -> float:
 
 def _processor() -> str:
     return platform.processor() or platform.machine()
-
-
-def _remembered() -> dict[str, int]:
-    """What was measured before; nothing where that cannot be read."""
-    try:
-        known = json.loads(cache_folder(FILE).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(known, dict):
-        return {}
-    return {key: size for key, size in known.items() if isinstance(size, int) and size > 0}
-
-
-def _remember(known: dict[str, int]) -> None:
-    """Keep it for the next store; without a place to write it is measured again."""
-    try:
-        path = cache_folder(FILE)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(known, indent=1, sort_keys=True).encode())
-    except (OSError, UsageError) as error:
-        log.info("the batch size cannot be kept (%s) and will be measured again", error)

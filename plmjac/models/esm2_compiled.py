@@ -18,9 +18,12 @@ from jaxtyping import Complex64, Float, Float32, Int64
 from torch import Tensor
 
 from plmjac.models.architecture import CPU_TOKENS
+from plmjac.models.attention_kernels import attend
 from plmjac.models.esm2_fast import Esm2Fast, FastLayer
 
 log = logging.getLogger(__name__)
+
+_attend = inspect.unwrap(attend)  # of the checks of shapes that tests put around it, which cannot be compiled
 
 
 def layer_step(
@@ -44,7 +47,7 @@ def layer_step(
     cos, sin = cos[:, None, None], sin[:, None, None]
     turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).to(dtype)
     query, key = turned.flatten(-2).permute(2, 0, 3, 1, 4)
-    attended = F.scaled_dot_product_attention(query, key, parts[:, :, 2].flatten(-2).transpose(1, 2))
+    attended = _attend(query, key, parts[:, :, 2].flatten(-2).transpose(1, 2))
     x = x + F.linear(attended.transpose(1, 2).reshape(x.shape), *out)
     hidden = F.linear(F.layer_norm(x, (width,), eps=eps).to(dtype), *up)
     return x + F.linear(F.gelu(hidden.float()).to(dtype), *down)
@@ -56,7 +59,7 @@ class Esm2Compiled(Esm2Fast):
     def __init__(self, *, in_use: bool = True, **options: Any) -> None:
         super().__init__(**options)
         self.in_use = in_use
-        # Unwrapped of the checks of shapes that tests put around it, which cannot be compiled.
+        # Unwrapped as above.
         self._step: Callable[..., Tensor] = torch.compile(inspect.unwrap(layer_step))
 
     def compile_layers(self) -> str:
