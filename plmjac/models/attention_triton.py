@@ -22,7 +22,7 @@ def _kernel(
     query_batch, query_head, query_token, key_batch, key_head, key_token, value_batch, value_head, value_token,
     out_batch, out_head, out_token, TILES: tl.constexpr,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """One tile of queries of one head against all keys, with the softmax in float32; channels are padded with zeros."""
     batch = (tl.program_id(0) // heads).to(tl.int64)
     head = tl.program_id(0) % heads
