@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,14 +10,13 @@ import pytest
 import torch
 from support import composed
 
-from plmjac.inference.module import JacobianModule
-from plmjac.inference.preparation import Preparation, Request
+from plmjac.inference import loop, rates, resolve
+from plmjac.inference.resolve import Run
+from plmjac.inference.settings import parse_predict
 from plmjac.models import LanguageModel, registry
 from plmjac.models.debug import debug_model
 from plmjac.models.esm2_compiled import Esm2Compiled
 from plmjac.models.loading import adapter
-from plmjac.predict_settings import parse_predict
-from plmjac.records import Protein
 
 TOKENS = torch.randint(20, (3, 9), generator=torch.Generator().manual_seed(0))
 
@@ -65,50 +63,23 @@ class Fake(LanguageModel):
         return wanted and self.works
 
 
-@pytest.mark.parametrize("decided", [True, False])
-def test_the_first_run_decides_by_the_flops_of_its_proteins_and_records_it(decided: bool, tmp_path: Path) -> None:
-    asked = []
-
-    def compiles(flops: float) -> bool:
-        asked.append(flops)
-        return decided
-
-    proteins = [Protein(id="a", sequence="MKV", source="a"), Protein(id="b", sequence="MKVLA", source="b")]
-    request = Request(
-        records=lambda: proteins, store=tmp_path / "run.zarr", identity={"kind": "jacobian"},
-        details={"run": {"device": "cuda", "max_tokens": 131072, "threads": 1}}, compiles=compiles,
-    )  # fmt: skip
-    for _ in range(2):  # the second time the store is there, and has the word
-        preparation = Preparation(request)
-        preparation.prepare()
-        preparation.release()
-    assert asked == [8.0]
-    run = json.loads((request.store / "zarr.json").read_text())["attributes"]["run"]
-    assert run == {"device": "cuda", "max_tokens": 131072, "threads": 1, "compiled": decided}
-    other = replace(request, store=tmp_path / "other.zarr", compiles=None)
-    preparation = Preparation(other)
-    preparation.prepare()
-    preparation.release()
-    assert "compiled" not in json.loads((other.store / "zarr.json").read_text())["attributes"]["run"]
-
-
 @pytest.mark.parametrize(
-    ("run", "works", "asked", "warned"),
+    ("recorded", "works", "asked", "warned"),
     [
         ({"device": "cuda", "compiled": True}, True, [True], ""),
         ({"device": "cuda", "compiled": False}, True, [False], ""),
         ({"device": "cuda", "compiled": True}, False, [True], "compiled=False"),
         ({"device": "cuda"}, True, [], ""),
-        ({"device": "cpu"}, True, [], "device=cuda"),
+        ({"device": "cpu", "compiled": True}, True, [], "device=cuda"),
     ],
 )
 def test_a_run_that_resumes_does_as_the_first_did(
-    run: dict[str, Any], works: bool, asked: list[bool], warned: str, caplog: pytest.LogCaptureFixture
+    recorded: dict[str, Any], works: bool, asked: list[bool], warned: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = Fake(works)
-    substitutions = parse_predict(composed("predict", "+dataset=demo")).substitutions
-    module = JacobianModule(model, substitutions=substitutions, readouts=[])
-    module.repeat({"max_tokens": 131072, "threads": 1, **run}, "cuda")
+    settings = parse_predict(composed("predict", "+dataset=demo"))
+    run: Any = SimpleNamespace(settings=settings, kind="cuda", model=model)
+    assert Run.limits(run, {"max_tokens": 131072, "threads": 1, **recorded})[1] == 1
     assert model.asked == asked
     assert (warned in caplog.text) if warned else not caplog.text
 
@@ -136,29 +107,23 @@ def test_a_store_names_compiling_only_where_it_was_asked_for() -> None:
     assert told[0] == told[1] and told[2] == {**told[0], "compiled": True}
 
 
-def test_predict_on_a_gpu_asks_the_model_when_the_run_is_long(
+def test_the_first_run_decides_by_its_length_and_records_it(
     predict: Callable[..., int], fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of predict with a GPU that is a CPU by another name: short runs do not compile, long ones do."""
-    from plmjac import predict as command
-    from plmjac.inference import device, rates
-
+    """All of predict up to its loop, with a GPU in name only: short runs do not compile, long ones do."""
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    monkeypatch.setattr(device, "device_kind", lambda _: "cuda")
-    monkeypatch.setattr(device, "local_device", lambda _: "cpu")
+    monkeypatch.setattr(resolve, "device_of", lambda *_: "cuda:0")
     made: list[Esm2Compiled] = []
-
-    def model(settings: Any) -> Any:
-        made.append(_undecided())
-        return made[-1]
-
-    monkeypatch.setattr(command, "_model", model)
-    seen: list[SimpleNamespace] = []
-    monkeypatch.setattr(command, "_compute", lambda *_: seen.append(SimpleNamespace(in_use=made[-1].in_use)))
+    monkeypatch.setattr(resolve, "_model", lambda *_: made.append(_undecided()) or made[-1])
+    seen: list[bool] = []
+    monkeypatch.setattr(loop, "execute", lambda *_: seen.append(made[-1].in_use))  # falsy: as another rank than 0
     for name, enough in (("short", False), ("long", True)):
         if enough:
             monkeypatch.setattr(rates, "FIRST_COMPILED_FORWARD", 0.0)
-        predict("+dataset=fasta", f"dataset.path={fasta}", "model=debug", f"store={tmp_path / name}.zarr")
-        assert seen[-1].in_use == enough
+        words = ("+dataset=fasta", f"dataset.path={fasta}", "model=debug", f"store={tmp_path / name}.zarr")
+        assert predict(*words) == 0
+        assert seen[-1] == enough
         attributes = json.loads((tmp_path / f"{name}.zarr/zarr.json").read_text())["attributes"]
         assert attributes["run"]["compiled"] == enough and "compiled" not in attributes["model"]
+    assert predict(*words, "model.compiled=false") == 0  # settled: nothing is asked, and the store is the same
+    assert json.loads((tmp_path / "long.zarr/zarr.json").read_text())["attributes"] == attributes

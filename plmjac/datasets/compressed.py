@@ -4,6 +4,7 @@ People rename `.fasta.gz` to `.fasta`, and servers unpack on the way. Reads gzip
 archives of several files (zip, tar) are not opened.
 """
 
+import errno
 import io
 from pathlib import Path
 from typing import Any, cast
@@ -51,6 +52,8 @@ def open_bytes(path: Path) -> io.BufferedReader:
 
     Raises OSError where the file cannot be opened; reading raises DamagedFile where it does not unpack.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "a named pipe, a device or a folder, which cannot be read twice; give a file")
     with path.open("rb") as file:
         head = file.read(8)
     kind = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)

@@ -68,7 +68,7 @@ def contacts_of(matrix: Shaped[np.ndarray, "..."], length: int) -> Contacts:
     strange = known & (values != 0) & (values != 1)
     if strange.any():
         raise ValueError(f"it holds {values[strange][0]:g}; entries are 1 (contact), 0, or NaN or below 0 (unknown)")
-    touching = known & (values == 1)
+    touching = np.asarray(known & (values == 1))
     if (touching != touching.T).any():
         raise ValueError("it is not symmetric")
     np.fill_diagonal(touching, False)
@@ -76,4 +76,4 @@ def contacts_of(matrix: Shaped[np.ndarray, "..."], length: int) -> Contacts:
     resolved = known.any(axis=1) if length > 1 else np.ones(1, dtype=bool)
     if not known[np.ix_(resolved, resolved)][~np.eye(int(resolved.sum()), dtype=bool)].all():
         raise ValueError("single pairs are unknown; only whole residues (a row and its column) can be")
-    return Contacts(touching, resolved)
+    return Contacts(touching, np.asarray(resolved, dtype=bool))

@@ -17,7 +17,7 @@ from plmjac.files import BadDownload, NotFound, Unreachable, cache_folder, downl
 from plmjac.records import Filtered, Protein, Rejected
 
 RCSB = "https://files.rcsb.org/download"
-_PDB_ID = re.compile(r"([0-9][A-Za-z0-9]{3})(_[A-Za-z0-9]+)?")
+_PDB_ID = re.compile(r"([0-9][A-Za-z0-9]{3})(_[A-Za-z0-9]+(\.\d+)?)?")
 
 
 class PdbDataset:

@@ -38,8 +38,8 @@ def sync_tree(folder: Path) -> None:
 
 
 def to_json(value: Any) -> bytes:
-    """JSON with sorted keys, so that the same content is the same bytes."""
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode()
+    """JSON with sorted keys, so that the same content is the same bytes; half characters (of file names) escaped."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def digest(value: Any) -> str:

@@ -35,6 +35,11 @@ class StoredProtein:
     chains: Chains | None = None
     is_completed: bool = False
     """Whether the contact map is that of `completed` rows, as in stores of fewer amino acids since 2026-11-24."""
+    residue_numbers: tuple[str, ...] | None = None
+    """The author's number of every residue, with insertion codes ("52", "52A"), empty where it is not known.
+
+    None for what was read without a structure, and in stores of before 2026-11-26.
+    """
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -191,8 +196,14 @@ class JacobianStore:
         attributes = read_group_document(folder / "zarr.json")
         if (attributes.get("sequence"), chains_of(attributes)) != row.input:
             raise CorruptStoreError(f"{folder} holds another sequence than the manifest says; run plmjac.verify")
+        numbers = row.residue_numbers.split(" ") if row.residue_numbers else None
         return StoredProtein(
-            folder, identifier, row.sequence, Chains.parse(row.chains), maps_are_completed(self.attributes)
+            folder,
+            identifier,
+            row.sequence,
+            Chains.parse(row.chains),
+            maps_are_completed(self.attributes),
+            tuple("" if text == "-" else text for text in numbers) if numbers else None,
         )
 
     def __contains__(self, identifier: object) -> bool:

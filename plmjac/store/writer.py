@@ -7,17 +7,17 @@ holds the lock.
 
 import os
 import shutil
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import zarr
 from jaxtyping import Shaped
 from zarr.storage import LocalStore
 
-from plmjac.files import is_temporary, nearest, sync, write_whole
+from plmjac.files import TEMPORARY, is_temporary, nearest, sync, write_whole
 from plmjac.readouts import READOUTS
 from plmjac.records import Chains, Failure
 from plmjac.store.layout import (
@@ -34,7 +34,9 @@ from plmjac.store.layout import (
     to_json,
     tree_digests,
 )
+from plmjac.store.lock import RUN, StoreLock
 from plmjac.store.saved_rows import FOLDER
+from plmjac.workplan import ManifestRow
 
 LATER_KEYS = ("substitutions.symmetrized",)
 """Of the identity; what an earlier version wrote without them was made otherwise and is not continued."""
@@ -50,7 +52,7 @@ class PendingProtein:
     arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict)
 
     def write(self, name: str, values: Shaped[np.ndarray, "..."], start: int = 0) -> None:
-        """Write an array, or of one that comes in blocks of rows the block at `start`, the first of them first.
+        """Write a whole array, or of a readout that comes in blocks of rows the block at `start`, the first one first.
 
         Types and chunks are those of its readout. Raises ValueError for a name that is no readout, and where a value is
         not finite.
@@ -65,7 +67,8 @@ class PendingProtein:
         shape = (self.attributes["length"], *values.shape[1:]) if spec.is_in_blocks else values.shape
         if name not in self.arrays:
             self.arrays[name] = self._create(name, shape, spec.chunk_shape(shape, len(values)), stored.dtype)
-        self.arrays[name][start : start + len(values)] = stored
+        first = start if spec.is_in_blocks else 0
+        self.arrays[name][first : first + len(values)] = stored
 
     def commit(self) -> None:
         """Seal the group with the checksum of each of its files and make it appear under proteins/."""
@@ -126,18 +129,27 @@ class StoreWriter:
         return PendingProtein(folder, self.path / PROTEINS / key, attributes)
 
     def fail(self, key: str, identifier: str, failure: Failure) -> None:
-        """Record why a protein could not be computed."""
-        self.record_failure(key, identifier, failure.reason, failure.trace)
-
-    def record_failure(self, key: str, identifier: str, reason: str, trace: str = "") -> None:
-        """Write failed/<key>.json."""
-        document = {"id": identifier, "key": key, "reason": reason, "trace": trace}
+        """Record why a protein could not be computed: failed/<key>.json."""
+        document = {"id": identifier, "key": key, "reason": failure.reason, "trace": failure.trace}
         write_whole(self.path / FAILED / f"{key}.json", to_json(document))
 
-    def forget_failures(self) -> None:
-        """Drop the failures of earlier runs: this run tries again and reports its own."""
+    def record_refused(self, rows: Iterable[ManifestRow]) -> None:
+        """Write failed/<key>.json of input records that no run could compute.
+
+        Not forced to the disk, for each start writes them anew: two waits for the disk a record are minutes where a
+        large input is bad.
+        """
+        for row in rows:
+            path = self.path / FAILED / f"{row.key}.json"
+            temporary = path.with_name(f"{TEMPORARY}{path.name[-80:]}")
+            temporary.write_bytes(to_json({"id": row.id, "key": row.key, "reason": row.reason, "trace": ""}))
+            os.replace(temporary, path)
+
+    def forget_failures(self, keys: Collection[str] | None = None) -> None:
+        """Drop the failures of earlier runs, of all proteins or of these: this run tries again and reports its own."""
         for path in (self.path / FAILED).glob("*.json"):
-            path.unlink()
+            if keys is None or path.name.removesuffix(".json") in keys:
+                path.unlink()
 
     def clear_pending(self) -> None:
         """Remove what killed runs left behind, but for whole blocks of long proteins. Only under the lock."""
@@ -147,24 +159,30 @@ class StoreWriter:
         for path in (self.path / PROTEINS).iterdir():
             if path.is_dir() and not (path / "zarr.json").is_file():  # somebody began to delete it
                 shutil.rmtree(path)
-        for path in [*self.path.iterdir(), *(self.path / FAILED).iterdir()]:
-            if is_temporary(path.name):
-                path.unlink()
+        for folder in (self.path, self.path / PROTEINS, self.path / FAILED):
+            for path in folder.iterdir():
+                if is_temporary(path.name):
+                    path.unlink()
+
+    def remove(self, key: str) -> None:
+        """Take a protein out of the store; killed at any instant it is there whole, or gone."""
+        doomed = self.path / PENDING / key
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.rename(self.path / PROTEINS / key, doomed)
+        sync(self.path / PROTEINS)
+        if doomed.is_dir():
+            shutil.rmtree(doomed)
+        else:
+            doomed.unlink()
 
 
-def lock(path: Path) -> filelock.BaseFileLock:
-    """Keep the store, there already or not, for this run until the process ends, however it ends.
+def lock(path: Path, role: str = RUN) -> StoreLock:
+    """Keep the store, there already or not, for this run or shard until `release` or the end of the process.
 
     Raises StoreError while another run holds it, or where the path is something else than a store.
     """
     _check_is_ours(path)
-    (path / PENDING).mkdir(parents=True, exist_ok=True)
-    guard = filelock.FileLock(path / PENDING / "lock")
-    try:
-        guard.acquire(timeout=0)
-    except filelock.Timeout:
-        raise StoreError(f"{path} is being written by another run; wait for it to end, or use another store") from None
-    return guard
+    return StoreLock(path, role)
 
 
 def create_or_check(path: Path, identity: dict[str, Any], details: dict[str, Any]) -> dict[str, Any]:

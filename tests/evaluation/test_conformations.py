@@ -137,7 +137,7 @@ def test_what_cannot_be_compared_is_said(structures: dict[str, Protein], tmp_pat
     table = _table(structures, store)
     assert table["reason"].tolist() == ["no protein of the store has 80% of the residues of A"]
     inputs = Inputs((store,), lambda: structures.values())
-    with pytest.raises(EvaluationError, match=r"evaluation.b=C: the dataset has no such record; there are A, B"):
+    with pytest.raises(EvaluationError, match=r"evaluation.b=C: the dataset has no such record; there are: A, B"):
         evaluate(inputs, _settings(b="C"))
     with pytest.raises(EvaluationError, match="nothing to score"):
         evaluate(Inputs((), lambda: structures.values()), _settings())

@@ -117,9 +117,9 @@ def test_which_structure(tmp_path: Path) -> None:
     alignment = tmp_path / "f.a3m"
     alignment.write_text(f">ref\n{SEQUENCE}\n>ref2\n{SEQUENCE[::-1]}\n")
     store = written_store(tmp_path / "f.zarr", {"ref": {"contacts": np.zeros((40, 40))}}, sequences={"ref": SEQUENCE})
-    with pytest.raises(EvaluationError, match="no such structure; there are S_A"):
+    with pytest.raises(EvaluationError, match="no such structure; did you mean 'S_A'"):
         _run(alignment, store, _protein(), structure="S_B")
     with pytest.raises(EvaluationError, match=r"residues are those of S_A, below evaluation.min_identity"):
         _run(alignment, store, _protein(SEQUENCE[::-1]))
-    with pytest.raises(EvaluationError, match=r"keep=\[attention\]"):
-        _run(alignment, store, _protein(), map="attention")
+    outcome = _run(alignment, store, _protein(), map="attention")
+    assert outcome.scored == 0 and "keep=[attention]" in outcome.text

@@ -1,4 +1,4 @@
-"""What the tables say, in words and pictures."""
+"""The tables of contact_recovery as text, figures and metrics."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from plmjac.evaluation.contact_recovery.runs import SEGMENT, Run
-from plmjac.evaluation.contact_recovery.settings import Settings
+from plmjac.evaluation.contact_recovery.tables import Settings
 from plmjac.plots import Figure
 from plmjac.plots.recovery import (
     FractionCurve,

@@ -1,11 +1,13 @@
-"""How many of the top-ranked pairs of each stored contact map touch in the structure.
+"""Precision of the top-ranked pairs of each stored contact map against structures.
 
 Every contact map of every store is scored by every definition of a contact, in every range of separations; means come
-with bootstrap intervals over proteins, and methods are compared on the proteins that they share. What could not be
-scored is a row too, with NaN and the reason, so that no protein drops out of an average unseen.
+with intervals over proteins, and methods are compared on the proteins that they share. A protein that could not be
+scored is a row too, with NaN and the reason, so that none drops out of an average unseen.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,20 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 
 from plmjac import plots
 from plmjac.comparison import paired, summary
-from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
-from plmjac.evaluation.contact_precision.report import (
-    difference_lines,
-    length_lines,
-    mean_lines,
-    missing_lines,
-    protein_lines,
-)
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
+from plmjac.evaluation.scoring import Labelled, Structures, labelled, scored
+from plmjac.evaluation.tables import MAX_LISTED, lines_of, matched, means_by, not_scored, number, with_interval
 from plmjac.metrics import RANGES, chance, hits_in, ordered_hits_in, precision_at, precisions, ranking, reason_for_nan
-from plmjac.records import Atom, Contacts, Protein
-from plmjac.store import StoredProtein
-
-MAPS = ("contacts", "contact_head", "attention", "representation")
-"""Arrays of a store that are contact maps: of the Jacobian, the supervised head, attention, the hidden states."""
+from plmjac.records import Atom, Contacts
 
 MAX_PANELS = 20
 
@@ -72,14 +65,18 @@ class Settings(BaseModel):
 
 
 MEASURES = ["P@L", "P@L/2", "P@L/5"]
-"""Of the full length."""
+"""Of the full length L; `resolved` behind one means that L is the number of resolved residues."""
 
 PARTS = {"P@L": 1, "P@L/2": 2, "P@L/5": 5}
 
 COLUMNS = [
-    "protein", "store", "model", "map", "atom", "cutoff", "range", "length", "resolved", "pairs", "contacts", *MEASURES,
-    *(f"{measure} resolved" for measure in MEASURES), "P@L/2 ordered", "chance", "reason",
+    "protein", "store", "model", "structure", "match", "map", "atom", "cutoff", "range", "length", "resolved", "pairs",
+    "contacts", *MEASURES, *(f"{measure} resolved" for measure in MEASURES), "P@L/2 ordered", "chance", "reason",
 ]  # fmt: skip
+
+"""`structure` and `match` name the structure that was compared with, and how it was found. `P@L/2 ordered` counts (i,
+j) and (j, i) as two among the top L, as Zhang et al. (2024) do. `pairs` and `contacts` are the candidates and those
+among them that touch, `chance` their ratio."""
 
 FRACTIONS: Float64[np.ndarray, " K"] = np.arange(1, 41) / 20
 """Where precision curves are read: the top 0.05 L pairs to the top 2 L."""
@@ -90,10 +87,9 @@ GROUP = ["method", "atom", "cutoff", "range"]
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     """Score every contact map of the stores against the structures."""
     stores = inputs.of_kind("jacobian")
-    definitions, structures = settings.definitions, {protein.id: protein for protein in inputs.truth()}
-    scored = [_store(store, structures, definitions, settings.ranges) for store in stores]
-    table = pd.concat([each for each, _ in scored], ignore_index=True)
-    curves = pd.concat([each for _, each in scored], ignore_index=True)
+    table, curves = contact_precision(
+        stores, inputs.structures, definitions=settings.definitions, ranges=settings.ranges
+    )
     rows = _named(table[table["map"].notna()], len(stores))
     means = _means(rows, settings)
     differences = paired(rows, GROUP[1:], MEASURES, draws=settings.bootstrap, seed=settings.seed)
@@ -103,111 +99,87 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         "contact_precision": table, "summary": means, "differences": differences, "precision_curves": mean_curves
     }  # fmt: skip
     drawn = next((store for store in stores if store.name in set(shown["store"])), None)
-    figures = _figures(shown, mean_curves, drawn, structures, settings) if drawn else {}
-    return Outcome(tables, figures, _printed(table, rows, means, differences, settings), metrics=_metrics(shown))
+    figures = _figures(shown, mean_curves, drawn, inputs.structures, settings) if drawn else {}
+    text = _printed(table, rows, means, differences, settings)
+    files = {"contact_precision.json": json.dumps(public_scores(table), indent=1, allow_nan=False).encode()}
+    return Outcome(tables, figures, text, shown["protein"].nunique(), files, _metrics(shown))
+
+
+def public_scores(table: pd.DataFrame) -> Row:
+    """The means of a table of `contact_precision` as JSON for a public comparison: set, map, definition, range, measure.
+
+    A set is a store. Each range says over how many proteins its means are; `proteins` counts those that have any score,
+    `not_scored` those without. A mean over nothing is null.
+    """
+    sets: Row = {}
+    for (name, model), rows in table.groupby(["store", "model"], sort=False):
+        scored = rows[rows["P@L"].notna()]
+        every, there = set(rows["protein"]), set(scored["protein"])
+        maps: Row = {}
+        for (map_name, atom, cutoff, separations), group in rows[rows["map"].notna()].groupby(
+            ["map", "atom", "cutoff", "range"], sort=False
+        ):
+            definition = maps.setdefault(map_name, {}).setdefault(f"{atom} < {cutoff:g} A", {})
+            means = {measure: group[measure].mean() for measure in MEASURES}
+            definition[separations] = {
+                "n": int(group["P@L"].notna().sum()),
+                **{measure: None if pd.isna(mean) else float(mean) for measure, mean in means.items()},
+            }
+        sets[str(name)] = {
+            "model": model, "proteins": len(there), "not_scored": len(every - there), "maps": maps
+        }  # fmt: skip
+    return {"evaluation": "contact_precision", "sets": sets}
 
 
 def contact_precision(
-    store: Store,
-    truth: Iterable[Protein],
+    stores: Sequence[Store],
+    structures: Structures,
     *,
     definitions: Sequence[tuple[Atom, float]] = (("cb", 8.0),),
     ranges: dict[str, tuple[int, int | None]] = RANGES,
-) -> pd.DataFrame:
-    """Score every contact map of every protein that is in the store, in the truth, or in both; one row each.
-
-    COLUMNS says which columns. P@L, P@L/2 and P@L/5 are of the full length L; `resolved` behind one means L is the
-    number of resolved residues. `P@L/2 ordered` counts (i, j) and (j, i) as two among the top L, as Zhang et al. (2024)
-    do. `pairs` and `contacts` are the candidates and those among them that touch, `chance` their ratio.
-    """
-    return _store(store, {protein.id: protein for protein in truth}, definitions, ranges)[0]
-
-
-def _store(
-    store: Store,
-    structures: dict[str, Protein],
-    definitions: Sequence[tuple[Atom, float]],
-    ranges: dict[str, tuple[int, int | None]],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of one store, and the precision curves of its maps."""
-    ids = [*store.opened, *(identifier for identifier in structures if identifier not in store.opened)]
-    found: list[tuple[dict[str, Any], Float64[np.ndarray, " K"]]] = []
-    for identifier in ids:
-        found += _protein(store, structures.get(identifier), identifier, definitions, ranges)
-    named = {"store": store.name, "model": store.model}
-    rows = [{**named, **row} for row, _ in found]
-    rows += [
-        {**named, "protein": row.id, "reason": f"{row.status}: {row.reason}"}
-        for row in store.opened.rows
-        if row.status in ("failed", "skipped") and row.id not in ids
-    ]
-    labels = ["protein", "map", "atom", "cutoff", "range"]
+    """A row for each map, definition of a contact and range (COLUMNS says which columns), and the precision curves."""
+    rows: list[Row] = []
+    for store in stores:
+        score = partial(_protein, definitions=definitions, ranges=ranges)
+        rows += scored(labelled(store, structures), score, store)
+    labels = ["store", "model", "protein", "map", "atom", "cutoff", "range"]
     curves = [
-        {**named, **{label: row[label] for label in labels}, **dict(zip(FRACTIONS, curve, strict=True))}
-        for row, curve in found
-        if len(curve)
+        {**{label: row[label] for label in labels}, **dict(zip(FRACTIONS, row["curve"], strict=True))}
+        for row in rows
+        if "curve" in row
     ]
-    return (
-        pd.DataFrame(rows, columns=COLUMNS),
-        pd.DataFrame(curves, columns=["store", "model", *labels, *FRACTIONS]),
-    )
-
-
-Scored = Iterator[tuple[dict[str, Any], Float64[np.ndarray, " K"]]]
-"""Rows of the table, each with its precision curve, which is empty where nothing was scored."""
+    return pd.DataFrame(rows, columns=COLUMNS), pd.DataFrame(curves, columns=[*labels, *FRACTIONS])
 
 
 def _protein(
-    store: Store,
-    truth: Protein | None,
-    identifier: str,
-    definitions: Sequence[tuple[Atom, float]],
-    ranges: dict[str, tuple[int, int | None]],
-) -> Scored:
-    nothing = np.zeros(0)
-    if identifier not in store.opened:
-        yield {"protein": identifier, "reason": "not in the store"}, nothing
+    protein: Labelled, definitions: Sequence[tuple[Atom, float]], ranges: dict[str, tuple[int, int | None]]
+) -> Iterator[Row]:
+    """The rows of all maps of a protein; each map is sorted once for all definitions and ranges."""
+    if not protein.maps:
+        yield {"reason": "the store keeps no contact map of it; run predict with keep=[contacts]"}
         return
-    stored = store.opened[identifier]
-    blank = {"protein": identifier, "length": len(stored)}
-    maps = [name for name in MAPS if name in stored.names and stored.array(name).shape == (len(stored), len(stored))]
-    if truth is None or truth.structure is None:
-        yield {**blank, "reason": "no structure to compare with"}, nothing
-    elif truth.sequence != stored.sequence:
-        yield {**blank, "reason": "the structure has another sequence than the store"}, nothing
-    elif not maps:
-        yield {**blank, "reason": "the store keeps no contact map of it; run predict with keep=[contacts]"}, nothing
-    else:
-        known: list[tuple[Atom, float, Contacts]] = []
-        for atom, cutoff in definitions:
-            try:
-                known.append((atom, cutoff, truth.structure.contacts(atom, cutoff)))
-            except ValueError as error:
-                yield {**blank, "atom": atom, "cutoff": cutoff, "reason": str(error)}, nothing
-        for name in maps if known else []:
-            yield from (({**blank, **row}, curve) for row, curve in _map(stored, name, known, ranges))
-
-
-def _map(
-    stored: StoredProtein,
-    name: str,
-    known: Sequence[tuple[Atom, float, Contacts]],
-    ranges: dict[str, tuple[int, int | None]],
-) -> Scored:
-    """One map against each definition of a contact, in each range; it is sorted once for all of them."""
-    ranked, length = ranking(stored.array(name).astype(np.float64)), len(stored)
-    for atom, cutoff, contacts in known:
-        for label, (low, high) in ranges.items():
-            hits = hits_in(ranked, contacts, low, high)
-            row = {
-                "map": name,
-                "atom": atom,
-                "cutoff": cutoff,
-                "range": label,
-                **_scores(hits, length, int(contacts.resolved.sum())),
-                "P@L/2 ordered": precision_at(ordered_hits_in(ranked, contacts, low, high), length),
-            }
-            yield row, precisions(hits, np.round(FRACTIONS * length).astype(np.int64))
+    known: list[tuple[Atom, float, Contacts]] = []
+    for atom, cutoff in definitions:
+        try:
+            known.append((atom, cutoff, protein.contacts(atom, cutoff)))
+        except ValueError as error:
+            yield {"atom": atom, "cutoff": cutoff, "reason": str(error)}
+    length = len(protein)
+    for name in protein.maps if known else ():
+        ranked = ranking(protein.array(name).astype(np.float64))
+        for atom, cutoff, contacts in known:
+            for label, (low, high) in ranges.items():
+                hits = hits_in(ranked, contacts, low, high)
+                yield {
+                    "map": name,
+                    "atom": atom,
+                    "cutoff": cutoff,
+                    "range": label,
+                    **_scores(hits, length, int(contacts.resolved.sum())),
+                    "P@L/2 ordered": precision_at(ordered_hits_in(ranked, contacts, low, high), length),
+                    "curve": precisions(hits, np.round(FRACTIONS * length).astype(np.int64)),
+                }
 
 
 def _scores(hits: Bool[np.ndarray, " N"], length: int, resolved: int) -> dict[str, Any]:
@@ -264,7 +236,7 @@ def _shown(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 
 def _figures(
-    shown: pd.DataFrame, curves: pd.DataFrame, store: Store, structures: dict[str, Protein], settings: Settings
+    shown: pd.DataFrame, curves: pd.DataFrame, store: Store, structures: Structures, settings: Settings
 ) -> dict[str, Callable[[], plots.Figure]]:
     atom, cutoff = shown["atom"].iloc[0], float(shown["cutoff"].iloc[0])
     definition = _definition(atom, cutoff, settings)
@@ -289,19 +261,17 @@ def _curves_of(curves: pd.DataFrame) -> dict[str, plots.Curve]:
     }
 
 
-def _panels(shown: pd.DataFrame, store: Store, structures: dict[str, Protein]) -> list[plots.MapPanel]:
+def _panels(shown: pd.DataFrame, store: Store, structures: Structures) -> list[plots.MapPanel]:
     """The first map of the proteins of a store that has any, in their order."""
     here = shown[shown["store"] == store.name]
     rows = here[here["map"] == here["map"].iloc[0]].head(MAX_PANELS) if len(here) else here
-    return [
-        plots.MapPanel(
-            f"{row['protein']}  P@L/2 {row['P@L/2']:.2f} ({row['chance']:.2f})",
-            store.opened[row["protein"]].array(row["map"]),
-            structure.contacts(row["atom"], row["cutoff"]),
-        )
-        for row in rows.to_dict("records")
-        if (structure := structures[row["protein"]].structure) is not None
-    ]
+    panels = []
+    for row in rows.to_dict("records"):
+        found = structures.find(store.opened[row["protein"]])
+        assert isinstance(found, Labelled)
+        title = f"{row['protein']}  P@L/2 {row['P@L/2']:.2f} ({row['chance']:.2f})"
+        panels.append(plots.MapPanel(title, found.array(row["map"]), found.contacts(row["atom"], row["cutoff"])))
+    return panels
 
 
 def _definition(atom: Atom, cutoff: float, settings: Settings) -> str:
@@ -324,12 +294,55 @@ def _printed(
     for atom, cutoff in settings.definitions:
         here = _at(means, atom, cutoff, settings)
         lines += ["", f"contacts: {_definition(atom, cutoff, settings)}; mean and 95 % interval over n proteins"]
-        lines += mean_lines(here[here["lengths"] == "all"], measures)
-        lines += length_lines(here[(here["lengths"] != "all") & (here["measure"] == "P@L/2")])
-        lines += difference_lines(_at(differences, atom, cutoff, settings))
-    lines += protein_lines(_shown(rows, settings))
-    lines += missing_lines(table, settings.range)
-    return "\n".join(lines)
+        lines += means_by(here[here["lengths"] == "all"], "method", [*measures, "chance"]) or [
+            "nothing could be scored"
+        ]
+        lines += _by_length(here[(here["lengths"] != "all") & (here["measure"] == "P@L/2")])
+        lines += _differences(_at(differences, atom, cutoff, settings))
+    lines += _by_protein(_shown(rows, settings))
+    here = table[(table["range"] == settings.range) | table["range"].isna()]
+    missing = [*matched(table), *not_scored(here, "P@L")]
+    return "\n".join([*lines, *([""] if missing else []), *missing])
+
+
+def _by_length(binned: pd.DataFrame) -> list[str]:
+    """P@L/2 of each method in each bin of lengths, where there is more than one."""
+    if binned["lengths"].nunique() < 2:
+        return []
+    lines: dict[str, dict[str, str]] = {}
+    for row in sorted(binned.to_dict("records"), key=lambda row: _start(row["lengths"])):
+        line = lines.setdefault(row["method"], {"P@L/2 by length": row["method"]})
+        line[row["lengths"]] = f"{row['mean']:.3f} (n={row['n']})"
+    return ["", *lines_of(list(lines.values()))]
+
+
+def _start(bin_name: str) -> int:
+    """Where a bin begins; the inverse of `_bin`."""
+    return 0 if bin_name.startswith("<") else int(bin_name.removeprefix(">=").split("-")[0])
+
+
+def _differences(differences: pd.DataFrame) -> list[str]:
+    """One line for every two methods, by P@L/2."""
+    lines = [
+        {
+            "first": row["first"], "second": row["second"], "n": row["n"],
+            "difference of P@L/2": with_interval(row["difference"], row["low"], row["high"]),
+            "better": row["better"], "worse": row["worse"], "p": number(row["p"], ".4f"),
+        }
+        for row in differences[differences["measure"] == "P@L/2"].to_dict("records")
+    ]  # fmt: skip
+    heading = "first minus second on the proteins of both; p: paired bootstrap, two-sided"
+    return ["", heading, *lines_of(lines)] if lines else []
+
+
+def _by_protein(shown: pd.DataFrame) -> list[str]:
+    """P@L/2 of each protein by each method, where they fit on a screen."""
+    lines: dict[str, dict[str, str]] = {}
+    for row in shown.to_dict("records"):
+        line = lines.setdefault(row["protein"], {"P@L/2 of": row["protein"], "length": f"{row['length']:.0f}"})
+        line[row["method"]] = f"{row['P@L/2']:.3f}"
+        line["chance"] = f"{row['chance']:.3f}"
+    return ["", *lines_of(list(lines.values()))] if 0 < len(lines) <= MAX_LISTED else []
 
 
 def _at(table: pd.DataFrame, atom: Atom, cutoff: float, settings: Settings) -> pd.DataFrame:
