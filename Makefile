@@ -17,7 +17,7 @@ RECOVERY := $(if $(STRUCTURES),pdb,demo)
 # Windows small enough for domains of 50 to 150 residues; the paper's are for chains of 200 and more.
 RECOVERY_KEYS := +experiment=single_segment model=$(DEMO_MODEL) segments.size=12 segments.margin=3 segments.threshold=2
 
-.PHONY: help install demo recovery reproduce-tiny test test-quick test-faults test-slurm lint types format wheel clean bench
+.PHONY: help install demo recovery reproduce-tiny test test-quick test-faults test-slurm lint types format wheel clean bench gpu
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -63,6 +63,10 @@ test-slurm: install ## The sbatch scripts under a real SLURM of one node (needs 
 
 bench: install ## Authors' loop, transformers, plain and fast side by side (12 minutes; writes benchmark/)
 	$(BIN)/python scripts/benchmark.py --precision-table $(ARGS)
+
+# On the machine's own Python where there is no .venv: a GPU machine may have PyTorch and no network.
+gpu: ## What only a GPU can show, in four minutes (ARGS="--wheels FOLDER": see scripts/gpu_check.py); writes benchmark/
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/gpu_check.py $(ARGS)
 
 lint: install ## Style, formatting and the direction of imports
 	$(BIN)/ruff check plmjac scripts tests

@@ -97,10 +97,12 @@ def _work(rows: list[ManifestRow], settings: PredictSettings, task: Task, model:
 
 
 def _gpu_times(flops: float | int, length: float, settings: PredictSettings, model: "ModelSize") -> Iterator[str]:
-    from plmjac.inference.rates import Way, gpu_times
+    from plmjac.inference.rates import Way, compiling_saves, gpu_times
 
     precision = precision_on("cuda", settings)
-    way: Way = "plain" if not settings.model.fast else "compiled" if settings.model.compiled else "fast"
+    way: Way = "fast" if settings.model.fast else "plain"
+    if settings.model.compiled or (settings.compiles_itself and compiling_saves(flops)):
+        way = "compiled"
     for each in gpu_times(flops, model.num_parameters, length, precision, way):
         yield f"          {duration(each.seconds)} on one {each.card} in {precision}"
         yield f"            ({each.source})"

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,7 +68,7 @@ class Session:
             self._take_store()
         records = [_without_structure(record) for record in self.run.dataset]
         if self._guard is None:  # only now, so that bad input leaves no empty store behind
-            self._take_store()
+            self._take_store(records)
         assert self._guard is not None
         with self._guard.door():
             self._write_plan(records, self._guard.is_alone)
@@ -115,10 +116,12 @@ class Session:
                 "shards. Wait for them to end, give the arguments that they have, or use another store"
             )
 
-    def _take_store(self) -> None:
+    def _take_store(self, records: Iterable[Protein | Rejected | Filtered] = ()) -> None:
         try:
             self._guard = lock(self.store, self.role)
-            create_or_check(self.store, self.run.identity, self.run.details)
+            is_new = not (self.store / "zarr.json").exists()
+            details = self.run.details_of(records) if is_new else self.run.details
+            create_or_check(self.store, self.run.identity, details)
         except OSError as error:
             if error.errno not in (errno.ENOENT, *interruption.TO_MEND):
                 raise

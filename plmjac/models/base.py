@@ -125,6 +125,10 @@ class LanguageModel(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
+    def use_compiled(self, wanted: bool) -> bool:
+        """Choose the compiled forward or the ordinary one, where a model has both; True where it is compiled now."""
+        return False
+
     def check_readouts(self, readouts: Collection[str]) -> None:
         """Raise ValueError for a readout that this model does not have."""
         for readout in readouts:

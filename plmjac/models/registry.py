@@ -23,7 +23,7 @@ ENTRY_POINTS = "plmjac.models"
 PRECISIONS = ("fp32", "tf32", "fp16")
 
 COMMON: Mapping[str, Any] = {
-    "checkpoint": None, "seed": 0, "fast": True, "compiled": False, "precision": None, "token_dropout": None,
+    "checkpoint": None, "seed": 0, "fast": True, "compiled": None, "precision": None, "token_dropout": None,
     "bos_eos": "keep",
 }  # fmt: skip
 """Options that a model may declare without saying more, with their defaults; `load_model` documents them."""
@@ -39,6 +39,7 @@ class Registered:
     size: "str | Callable[..., ModelSize] | None"
 
 
+_FAST = ("compiled", False)
 _MODELS: dict[str, Registered] = {}
 
 
@@ -92,7 +93,8 @@ def identity(name: str, given: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """The options that change a model's numbers, on a kind of device, as a store records them.
 
     fast, token_dropout and bos_eos are always named where the model takes them, others where they differ from their
-    default, so that a new option does not part a store from its continuation.
+    default, so that a new option does not part a store from its continuation; compiled only where it was asked for: a
+    run that decides for itself says so among the facts of the run.
     """
     known = options_of(name)
     values = {**known, **{option: value for option, value in given.items() if option in known}}
@@ -100,7 +102,8 @@ def identity(name: str, given: Mapping[str, Any], kind: str) -> dict[str, Any]:
     told = {
         option: value
         for option, value in values.items()
-        if option in always or (option not in ("checkpoint", "seed", "precision") and value != known[option])
+        if option in always
+        or (option not in ("checkpoint", "seed", "precision") and value != known[option] and (option, value) != _FAST)
     }
     return told | ({"precision": precision_on(name, given, kind)} if "precision" in known else {})
 
@@ -136,7 +139,7 @@ def load_model(
     device: str = "cpu",
     seed: int = 0,
     fast: bool = True,
-    compiled: bool = False,
+    compiled: bool | None = None,
     precision: "Precision | None" = None,
     token_dropout: bool | None = None,
     bos_eos: "BosEos" = "keep",
@@ -146,11 +149,12 @@ def load_model(
 
     `checkpoint` is a local fair-esm `.pt`, a Hugging Face weights file or its folder, used instead of the published
     weights. `seed` matters to `debug` only. `fast=False` takes fair-esm's own module instead of plmjac's faster one,
-    the same but for rounding; `compiled=True` has the layers of that compiled by torch.compile first. `precision` None
-    means fp16 on a GPU and fp32 elsewhere. `token_dropout` None means as the weights were trained; `bos_eos="mask"` is
-    the variant without BOS and EOS of Zhang et al. (2024). `others` are options of models that declare more. Raises
-    ValueError with a remedy: unknown name, an option without effect on this model, weights that cannot be had, a file
-    that is not an ESM-2 of this size, no such device, a precision that does not exist there, no compiler.
+    the same but for rounding; `compiled=True` has the layers of that compiled by torch.compile first, None leaves that
+    to `LanguageModel.use_compiled`, which a run that is long enough calls on a GPU. `precision` None means fp16 on a
+    GPU and fp32 elsewhere. `token_dropout` None means as the weights were trained; `bos_eos="mask"` is the variant
+    without BOS and EOS of Zhang et al. (2024). `others` are options of models that declare more. Raises ValueError with
+    a remedy: unknown name, an option without effect on this model, weights that cannot be had, a file that is not an
+    ESM-2 of this size, no such device, a precision that does not exist there, no compiler.
     """
     given = {
         "checkpoint": checkpoint, "seed": seed, "fast": fast, "compiled": compiled, "precision": precision,
