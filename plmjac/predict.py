@@ -197,7 +197,7 @@ def _request(settings: PredictConfig, config: Config, model: "LanguageModel") ->
     dataset = build_dataset(settings)
     device = device_kind(settings.trainer)
     identity = {
-        "model": {"name": model.name, "weights_sha256": model.weights_sha256, **_variant(settings)},
+        "model": {"name": model.name, "weights_sha256": model.weights_sha256, **_variant(settings), **model.facts},
         "keep": list(settings.keep),
         "dtype": "float32",
         "alphabet": AMINO_ACIDS,
@@ -212,7 +212,7 @@ def _request(settings: PredictConfig, config: Config, model: "LanguageModel") ->
         store=settings.store,
         identity=identity,
         details={"run": run_facts, "config": _jsonable(config), "versions": versions()},
-        max_length=settings.max_length,
+        max_length=min((each for each in (settings.max_length, model.max_length) if each is not None), default=None),
     )
     return (_jacobian_request if settings.recovery is None else _recovery_request)(request, settings, model)
 

@@ -5,10 +5,11 @@ All sequences of a batch have one length, so there is no padding and no attentio
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
+from types import MappingProxyType
 from typing import Literal, get_args
 
 import torch
@@ -46,6 +47,11 @@ class ModelSize(ABC):
         return 0
 
     @property
+    def max_length(self) -> int | None:
+        """Residues that the model can take, None without a limit."""
+        return None
+
+    @property
     @abstractmethod
     def num_parameters(self) -> int:
         """Trained numbers, those shared between two places counted once."""
@@ -79,6 +85,10 @@ class LanguageModel(nn.Module):
     name: str
     weights_sha256: str
     readouts: frozenset[str]
+    max_length: int | None = None
+    """Residues that the model can take, None without a limit."""
+    facts: Mapping[str, str] = MappingProxyType({})
+    """More that a store's identity has to name, such as the revision of a repository."""
 
     @property
     def device(self) -> torch.device:
