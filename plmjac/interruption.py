@@ -1,10 +1,14 @@
-"""SIGTERM and SIGINT end a run within seconds, wherever it is, with exit code 75 ("run the same command again").
+"""The ends that a run does not choose: signals, and a disk or a file system that fails it.
+
+Any of SIGNALS ends a run within seconds, wherever it is, with exit code 75 ("run the same command again").
 
 The handler raises in the main thread: the store is made to be killed at any instant, so no place is unsafe. If a long
 call keeps Python from getting there, a thread that C code wakes ends the process after some seconds. Gives up a tidy
 shutdown for a certain one.
 """
 
+import contextlib
+import errno
 import os
 import signal
 import socket
@@ -18,11 +22,40 @@ INTERRUPTED = 75
 """EX_TEMPFAIL: nothing is lost, run the same command again."""
 
 GRACE_SECONDS = 3.0
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
+"""What clusters and terminals send: SLURM what --signal names, SGE USR1 and XCPU, a closed terminal HUP."""
+
+TO_MEND = {
+    errno.EACCES: "mend the permissions of that file or folder",
+    errno.EPERM: "mend the permissions of that file or folder",
+    errno.EROFS: "give store= a place that can be written to",
+    errno.ENAMETOOLONG: "give store= a shorter path",
+    errno.EXDEV: "all of a store must lie on one file system, pending/ and proteins/ too",
+    errno.ENOTDIR: "a file is where a folder should be",
+    errno.EISDIR: "a folder is where a file should be",
+    errno.ELOOP: "mend the links in that path",
+    errno.ENOSYS: "give store= a place on a POSIX file system",
+    errno.EOPNOTSUPP: "give store= a place on a POSIX file system",
+    errno.EINVAL: "give store= a place on a POSIX file system",
+}
+"""Errors that come again until somebody does something: exit code 2, so that no job is requeued for ever."""
+
+PASSING = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room in your quota",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "wait for other programs to close their files",
+    errno.ENOENT: "see who removed it",
+    errno.EIO: "see that the disk is well",
+    errno.ESTALE: "see that the network disk is there",
+}
+"""Errors after which the same command goes on, once this is done; others that are in neither table too."""
 
 
 class Interrupted(BaseException):
-    """Raised in the main thread by SIGTERM or SIGINT; no `except Exception` may swallow it."""
+    """Raised in the main thread by one of SIGNALS; no `except Exception` may swallow it."""
 
 
 _wakeup: list[socket.socket] = []
@@ -30,10 +63,10 @@ _wakeup: list[socket.socket] = []
 
 
 def install() -> None:
-    """Take SIGTERM and SIGINT over, also from a library that took them over before."""
+    """Take the signals over, also from a library that took them over before."""
     if not _wakeup:
         _watch()
-    for number in SIGNALS:
+    for number in _heard():
         signal.signal(number, _handle)
 
 
@@ -46,12 +79,17 @@ def uninstall() -> None:
 
 def install_for_start() -> None:
     """Take them over before the slow imports, when there is nothing yet to put in order: the process just ends."""
-    for number in SIGNALS:
+    for number in _heard():
         signal.signal(number, lambda _number, _frame: end("interrupted; run the same command again"))
 
 
+def _heard() -> list[signal.Signals]:
+    """The signals that mean something here: not SIGHUP under nohup, which ignores it for the run."""
+    return [each for each in SIGNALS if each.name != "SIGHUP" or signal.getsignal(each) != signal.SIG_IGN]
+
+
 def _handle(number: int, _frame: FrameType | None) -> None:
-    for each in SIGNALS:
+    for each in _heard():
         signal.signal(each, _at_once)
     raise Interrupted(signal.Signals(number).name)
 
@@ -78,6 +116,15 @@ def _end_after_grace(told: socket.socket) -> None:
         os._exit(INTERRUPTED)
 
 
+def failed_by_the_system(error: OSError) -> tuple[int, str]:
+    """The exit code and the sentence for an error of the file system: 75, or 2 where it would come again."""
+    said = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+    if error.errno in TO_MEND:
+        return 2, f"stopped: {said}. Nothing is lost; {TO_MEND[error.errno]}, and run the same command again to resume"
+    remedy = PASSING.get(error.errno or 0, "see what is wrong there")
+    return INTERRUPTED, f"stopped: {said}. Nothing is lost; {remedy} and run the same command again to resume"
+
+
 def end_with_parent() -> None:
     """End within a second of the launcher's end, however it ends: a rank that goes on alone would hold the store."""
     parent = os.getppid()
@@ -90,8 +137,9 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def end(message: str) -> NoReturn:
+def end(message: str, code: int = INTERRUPTED) -> NoReturn:
     """Say why and end the process at once: nothing that a library does at exit may keep it or change its code."""
-    sys.stdout.flush()
-    print(f"\n{message}", file=sys.stderr, flush=True)
-    os._exit(INTERRUPTED)
+    with contextlib.suppress(OSError, ValueError):  # nobody may be left to read it
+        sys.stdout.flush()
+        print(f"\n{message}", file=sys.stderr, flush=True)
+    os._exit(code)

@@ -1,13 +1,17 @@
-"""Is a store what was written? `python -m plmjac.verify store=runs/pdb.zarr [deep=true]`; exit code 1 if not."""
+"""Is a store what was written? `python -m plmjac.verify store=runs/pdb.zarr [deep=true] [repair=true]`; else exit 1."""
 
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from plmjac.config import DONE, Config, UsageError, parse, run
+from plmjac.config import DONE, Config, parse, run
+
+if TYPE_CHECKING:
+    from plmjac.store import Damage, JacobianStore
 
 log = logging.getLogger("plmjac.verify")
 
@@ -21,33 +25,63 @@ class VerifyConfig(BaseModel):
 
     store: Path
     deep: bool
+    repair: bool
 
 
 def verify(config: Config) -> int:
-    """Check a store, say what is damaged and how to mend it, and return the exit code."""
+    """Check a store, say what is damaged and how to mend it, or mend it, and return the exit code."""
     settings = parse(VerifyConfig, config)
-    from plmjac.store import CorruptStoreError, StoreError, open_store
-    from plmjac.store import verify as check
+    from plmjac.store import CorruptStoreError, lock, open_store, repair  # Zarr, Arrow and torch: not for --help
 
+    guard = None
     try:
         store = open_store(settings.store)
-        checked = check(store, deep=settings.deep)
-        results = list(tqdm(checked, total=len(store.rows), unit="protein", disable=not sys.stderr.isatty()))
+        if settings.repair:
+            guard = lock(settings.store)
+            _renew_manifest(settings.store)
+        problems = _found(store, settings.deep)
+        bad = sorted(key for key, found in problems.items() if key and found)
+        intact = sum(1 for key, found in problems.items() if key and not found)
+        print(f"{settings.store}: {intact} proteins intact, {len(bad)} damaged")
+        if settings.repair:
+            back, unknown = repair(store, problems)
+            print(f"repaired: {len(back)} proteins put back to pending, {unknown} added to the manifest")
+            if back:
+                print("Run the predict command of their input again to compute them.")
+            return DAMAGED if any(_found(open_store(settings.store), settings.deep).values()) else DONE
     except CorruptStoreError as error:
         print(f"damaged: {error}")
         return DAMAGED
-    except StoreError as error:
-        raise UsageError(str(error)) from error
-    damages = [damage for _, found in results for damage in found]
-    for damage in damages:
-        print(f"damaged: {damage.key or 'the store itself'}: {damage.problem}")
-    bad = sorted({damage.key for damage in damages if damage.key})
-    intact = sum(1 for key, found in results if key and not found)
-    print(f"{settings.store}: {intact} proteins intact, {len(bad)} damaged")
+    finally:
+        if guard is not None:
+            guard.release()
     if bad:
-        folder = settings.store / "proteins"
-        print(f"To mend: delete {folder}/NAME for each of them and run the same predict command again.")
-    return DAMAGED if damages else DONE
+        print("To mend: the same command with repair=true, then the predict command of their input again.")
+    return DAMAGED if any(problems.values()) else DONE
+
+
+def _found(store: "JacobianStore", deep: bool) -> "dict[str, list[Damage]]":
+    """By key, what is wrong with each protein, and under the empty key with the store itself; said as it is found."""
+    from plmjac.store import verify as check
+
+    bar = tqdm(check(store, deep=deep), total=len(store.rows), unit="protein", disable=not sys.stderr.isatty())
+    problems = {}
+    for key, found in bar:
+        problems[key] = found
+        for damage in found:
+            bar.write(f"damaged: {damage.key or 'the store itself'}: {damage.problem}", file=sys.stdout)
+    return problems
+
+
+def _renew_manifest(store: Path) -> None:
+    """Begin the manifest anew where it cannot be read: the proteins themselves say the rest."""
+    from plmjac.store import CorruptStoreError, read_manifest, write_manifest
+
+    try:
+        read_manifest(store)
+    except CorruptStoreError as error:
+        print(f"damaged: {error}")
+        write_manifest(store, [])
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ class ManifestRow:
     `status` is pending, done, failed (with the reason), skipped (longer than `max_length`), filtered (left out by the
     dataset's own choice) or unfinished (of an earlier, interrupted run with other input). `alias_of` holds the key of
     the protein with the same sequence that is computed in its place. `chains` is `str` of `Chains`, empty for one.
+    `residue_numbers` are the author's, put together with blanks and "-" for what has none; None without a structure.
     """
 
     id: str
@@ -40,6 +41,7 @@ class ManifestRow:
     cost: float = 0.0
     source: str = ""
     chains: str = ""
+    residue_numbers: str | None = None
 
     @property
     def input(self) -> tuple[str, str]:
@@ -86,6 +88,7 @@ def manifest(
     records: Iterable[Protein | Rejected | Filtered],
     *,
     max_length: int | None = None,
+    model_length: int | None = None,
     cost: Callable[[Protein], float] = lambda protein: float(forwards(len(protein)) * len(protein)),
     stored: Iterable[Stored] = (),
 ) -> list[ManifestRow]:
@@ -93,39 +96,43 @@ def manifest(
 
     Identical sequences (of the same chains) are computed once, under the key of the first, or not at all where one in
     `stored` has the sequence. An id that comes again with the same sequence is an alias under a numbered key; an id
-    that stands for another sequence, in the input or in the store, is a failure. `cost` gives the work of one
-    protein.
+    that stands for another sequence, in the input or in the store, is a failure. `model_length` is the longest protein
+    that the model takes. `cost` gives the work of one protein.
     """
     there = {protein.id: protein for protein in stored}
     key_with = {protein.input: protein.alias_of or protein.key for protein in there.values()}
     done = set(key_with.values())
-    taken = {protein.key.casefold() for protein in there.values()}
+    keys = _Keys(protein.key for protein in there.values())
     first: dict[str, ManifestRow] = {}
     rows: list[ManifestRow] = []
     for record in records:
-        row, known = _row(record, max_length, cost), there.get(record.id)
+        row, known = _row(record, max_length, model_length, cost), there.get(record.id)
         if row.status == "pending":
             row = _refuse_other_sequence(row, first.setdefault(row.id, row), known)
         if row.status == "pending" and known is not None and known is there.pop(row.id, None):
             row = replace(row, key=known.key)
         else:
-            row = replace(row, key=_free_key(row.id, taken))
-        taken.add(row.key.casefold())
+            row = replace(row, key=keys.free(row.id))
         if row.status == "pending":
             row = _with_primary(row, key_with.setdefault(row.input, row.key), done)
         rows.append(row)
     return rows
 
 
-def merge(now: Iterable[ManifestRow], earlier: Iterable[ManifestRow]) -> list[ManifestRow]:
+def merge(now: Iterable[ManifestRow], earlier: Iterable[ManifestRow], there: Collection[str]) -> list[ManifestRow]:
     """The rows of this run, then those of earlier runs whose records this run did not bring: nothing is forgotten.
 
-    What an earlier run left undone and this one was not asked for is "unfinished", so that nobody computes it unasked.
+    What an earlier run left undone, or somebody deleted since (`there` are the keys of the proteins in the store), and
+    this run was not asked for is "unfinished", so that nobody computes it unasked.
     """
     current = list(now)
     keys = {row.key for row in current}
-    others = [row for row in earlier if row.key not in keys]
-    return current + [replace(row, status="unfinished") if row.status == "pending" else row for row in others]
+    others = (row for row in earlier if row.key not in keys)
+    return current + [replace(row, status="unfinished") if _is_open(row, there) else row for row in others]
+
+
+def _is_open(row: ManifestRow, there: Collection[str]) -> bool:
+    return row.status == "pending" or (row.status == "done" and (row.alias_of or row.key) not in there)
 
 
 def forwards(length: int, per_residue: int = 19) -> int:
@@ -143,7 +150,7 @@ def work_items(row: ManifestRow, rows_per_chunk: int | None = None, letters: int
     size = rows_per_chunk or rows_per_chunk_for(row.length, letters)
     chains = Chains.parse(row.chains)
     return [
-        WorkItem(row.key, row.sequence, start, stop, row.cost * (stop - start) / row.length, chains)
+        WorkItem(row.key, row.sequence, start, stop, row.cost * (stop - start) / row.length, chains, row.id)
         for start in range(0, row.length, size)
         for stop in [min(start + size, row.length)]
     ]
@@ -152,6 +159,11 @@ def work_items(row: ManifestRow, rows_per_chunk: int | None = None, letters: int
 def remaining(rows: Iterable[ManifestRow], done: Collection[str]) -> list[ManifestRow]:
     """The proteins that still have to be computed: not an alias, not refused, and not in the store."""
     return [row for row in rows if row.status == "pending" and not row.alias_of and row.key not in done]
+
+
+def planned(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
+    """The proteins that a plan is about, done or not: not an alias, and not refused."""
+    return [row for row in rows if row.status in ("pending", "done") and not row.alias_of]
 
 
 def shard(rows: Iterable[ManifestRow], rank: int, world_size: int) -> list[ManifestRow]:
@@ -172,8 +184,39 @@ def shard(rows: Iterable[ManifestRow], rank: int, world_size: int) -> list[Manif
     return mine
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` jobs that share a plan without talking to one another: which of its proteins are its own."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """From "3/16". Raises ValueError."""
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ValueError(f"shard={text}: write shard=k/n, k counted from 1 to n, such as shard=3/16")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @property
+    def role(self) -> str:
+        """What the store's lock knows it by; a file name."""
+        return f"{self.number}-of-{self.count}"
+
+    def of(self, rows: Iterable[ManifestRow]) -> list[ManifestRow]:
+        """This shard's proteins, those that are done already included: so all shards agree, whenever they start."""
+        return shard(planned(rows), self.number - 1, self.count)
+
+
 def _row(
-    record: Protein | Rejected | Filtered, max_length: int | None, cost: Callable[[Protein], float]
+    record: Protein | Rejected | Filtered,
+    max_length: int | None,
+    model_length: int | None,
+    cost: Callable[[Protein], float],
 ) -> ManifestRow:
     if isinstance(record, Rejected):
         return ManifestRow(record.id, "", 0, "", status="failed", reason=record.reason, source=record.source)
@@ -184,10 +227,14 @@ def _row(
     length = len(record)
     chains = str(record.chains or "")
     row = ManifestRow(
-        record.id, "", length, record.sequence, reason=record.note, source=record.source, chains=chains
+        record.id, "", length, record.sequence, reason=record.note, source=record.source, chains=chains,
+        residue_numbers=" ".join(text or "-" for text in record.residue_numbers) if record.residue_numbers else None,
     )  # fmt: skip
     if max_length is not None and length > max_length:
         reason = f"length {length} is over max_length={max_length}; raise it (max_length=null for no limit)"
+        return replace(row, status="skipped", reason=reason)
+    if model_length is not None and length > model_length:
+        reason = f"length {length} is over the {model_length} residues that the model has positions for"
         return replace(row, status="skipped", reason=reason)
     return replace(row, cost=cost(record))
 
@@ -213,11 +260,19 @@ def _with_primary(row: ManifestRow, primary: str, done: set[str]) -> ManifestRow
     return row if primary == row.key else replace(row, alias_of=primary, cost=0.0)
 
 
-def _free_key(identifier: str, taken: set[str]) -> str:
-    """The key of the id, or a numbered one where that name, in any case of its letters, is taken (macOS, Windows)."""
-    key = candidate = key_of(identifier)
-    number = 2
-    while candidate.casefold() in taken:
-        candidate = f"{key}%23{number}"
-        number += 1
-    return candidate
+class _Keys:
+    """Hands out keys, each once; names that differ only in the case of their letters count as one (macOS, Windows)."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken = {key.casefold() for key in taken}
+        self._number: dict[str, int] = {}
+
+    def free(self, identifier: str) -> str:
+        """The key of the id, or the first numbered one where that is taken; in constant time for any number of them."""
+        key = candidate = key_of(identifier)
+        folded = key.casefold()
+        while candidate.casefold() in self._taken:
+            number = self._number[folded] = self._number.get(folded, 1) + 1
+            candidate = f"{key}%23{number}"
+        self._taken.add(candidate.casefold())
+        return candidate

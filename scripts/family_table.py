@@ -28,7 +28,7 @@ import plmjac.models
 from plmjac.coevolution import Query, read_queries
 
 METHODS = {
-    "jacobian": "Jacobian",
+    "contacts": "Jacobian",
     "contact_head": "contact head",
     "attention": "attention",
     "inverse_covariance": "inverse covariance",
@@ -123,7 +123,7 @@ def page(work: Path, folder: Path, model: str, labelled: list[str], heads: int) 
     differences = pd.read_parquet(work / "linear_baselines_differences.parquet")
     queries = read_queries(folder / "queries.fasta")
     wide = rows[rows["range"] == "all"].pivot(index="protein", columns="method", values="P@L/2")
-    near = int((wide["jacobian"] >= 0.9 * wide["inverse_covariance"]).sum())
+    near = int((wide["contacts"] >= 0.9 * wide["inverse_covariance"]).sum())
     mrf = differences[(differences["range"] == "all") & (differences["first"] == "inverse_covariance")
                       & (differences["second"] == "mrf") & (differences["measure"] == "P@L/2")].iloc[0]  # fmt: skip
     seconds = rows.drop_duplicates(["protein", "method"]).groupby("method")["seconds"]

@@ -1,5 +1,6 @@
 """Signals end the process in seconds, with code 75, also during start-up and inside a call that does not come back."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from support import ROOT, command
+
+from plmjac import interruption
 
 STUCK = """
     import hashlib
@@ -51,10 +54,44 @@ def code_after(script: str, number: signal.Signals) -> tuple[int, str, float]:
     return process.returncode, out + errors, time.monotonic() - began
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", interruption.SIGNALS)
 def test_a_signal_is_raised_and_cannot_be_swallowed(number: signal.Signals) -> None:
     code, said, _ = code_after(RAISED, number)
     assert code == 75 and f"ended by {number.name}" in said and "swallowed" not in said
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
+    ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", ignored + textwrap.dedent(RAISED)], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 75
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        ("ENOSPC", 75),
+        ("EIO", 75),
+        ("ESTALE", 75),
+        ("ENOENT", 75),
+        ("EACCES", 2),
+        ("EROFS", 2),
+        ("EXDEV", 2),
+        ("EBUSY", 75),
+    ],
+)
+def test_errors_of_the_system_are_a_sentence_and_a_code(number: str, code: int) -> None:
+    error = OSError(getattr(errno, number), os.strerror(getattr(errno, number)), "/store/file")
+    found, said = interruption.failed_by_the_system(error)
+    assert found == code and "/store/file" in said and "same command again" in said
 
 
 def test_a_call_that_does_not_come_back_is_ended_all_the_same() -> None:

@@ -103,6 +103,20 @@ def test_text_from_files_cannot_become_markup() -> None:
     assert "<script>" not in shown and "&lt;script&gt;" in shown and "nan" not in shown.lower()
 
 
+def test_the_name_of_a_store_cannot_become_markup(stored: Path, tmp_path: Path) -> None:
+    evil = shutil.copytree(stored, tmp_path / '"><img src=x onerror=document.title=1>.zarr')
+    assert (
+        run_report(
+            {**composed("report", "store=x", "max_proteins=1", f"out={tmp_path / 'x.html'}"), "store": [str(evil)]}
+        )
+        == 0
+    )
+    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "<img" not in text and "&lt;img src=x" in text
+    links = set(re.findall(r'<a href="#([^"]*)"', text))
+    assert links and links <= set(re.findall(r'<section id="([^"]*)"', text))
+
+
 def test_structures_are_not_needed(tmp_path: Path) -> None:
     (tmp_path / "one.fasta").write_text(">one\nMKTAYIAKQRQISFVKSHFSRQ\n")
     store = tmp_path / "one.zarr"

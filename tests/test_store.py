@@ -45,7 +45,7 @@ def write_protein(path: Path, key: str, seed: int, sequence: str = SEQUENCE) -> 
     jacobian = jacobian_of(seed, len(sequence))
     pending = StoreWriter(path).begin(key, sequence=sequence, identifier=key)
     for start in range(0, len(sequence), 4):
-        pending.write_rows(start, jacobian[start : start + 4].numpy(), 4)
+        pending.write("jacobian", jacobian[start : start + 4].numpy(), start)
     pending.write("logits", np.zeros((len(sequence), 20), dtype=np.float32))
     pending.write("contacts", contact_map(jacobian).numpy())
     pending.commit()
@@ -203,7 +203,7 @@ def test_a_commit_over_other_content_is_refused(path: Path) -> None:
 
 def test_deep_verify_sees_a_map_that_is_not_of_its_jacobian(path: Path) -> None:
     pending = StoreWriter(path).begin("d", sequence=SEQUENCE, identifier="d")
-    pending.write_rows(0, jacobian_of(1).numpy(), 13)
+    pending.write("jacobian", jacobian_of(1).numpy(), 0)
     pending.write("logits", np.zeros((13, 20), dtype=np.float32))
     pending.write("contacts", contact_map(jacobian_of(9)).numpy())
     pending.commit()
@@ -216,7 +216,7 @@ def test_deep_verify_sees_a_map_that_is_not_of_its_jacobian(path: Path) -> None:
 def test_values_that_cannot_be_stored_are_refused(path: Path, value: float) -> None:
     pending = StoreWriter(path).begin("d", sequence="MK", identifier="d")
     with pytest.raises(ValueError, match="not finite, or too large"):
-        pending.write_rows(0, np.full((2, 20, 2, 20), value, dtype=np.float32), 2)
+        pending.write("jacobian", np.full((2, 20, 2, 20), value, dtype=np.float32), 0)
 
 
 def test_another_configuration_is_refused_with_the_keys_that_differ(path: Path) -> None:
@@ -292,7 +292,7 @@ def test_one_run_at_a_time(path: Path) -> None:
 
 def test_a_killed_writer_leaves_nothing_visible(path: Path) -> None:
     pending = StoreWriter(path).begin("d", sequence=SEQUENCE, identifier="d")
-    pending.write_rows(0, jacobian_of(1)[:4].numpy(), 4)
+    pending.write("jacobian", jacobian_of(1)[:4].numpy(), 0)
     assert not (path / "proteins/d").exists()
     (path / ".manifest.parquet.1.tmp").write_bytes(b"torn")
     StoreWriter(path).clear_pending()
@@ -335,7 +335,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_store_as_it_was(path: Path) -> N
 def test_couplings_need_every_substitution(path: Path) -> None:
     """Blocks of fewer amino acids than 20 cannot be symmetrised; a number made from them would be wrong."""
     pending = StoreWriter(path).begin("few", sequence=SEQUENCE, identifier="few")
-    pending.write_rows(0, np.ones((len(SEQUENCE), 4, len(SEQUENCE), 20), dtype=np.float32), len(SEQUENCE))
+    pending.write("jacobian", np.ones((len(SEQUENCE), 4, len(SEQUENCE), 20), dtype=np.float32), 0)
     pending.commit()
     write_manifest(path, [ManifestRow("few", "few", len(SEQUENCE), SEQUENCE, status="done")])
     with pytest.raises(StoreError, match="substitutions=all"):

@@ -24,12 +24,15 @@ def written_store(
     bad: tuple[str, ...] = (),
     model: str = "handmade",
     sequences: Mapping[str, str] | None = None,
+    dataset: Mapping[str, Any] | None = None,
 ) -> Store:
     """A store of kind jacobian at `path` with these arrays by protein and name; float32, `jacobian` float16.
 
     `bad` are ids that failed; sequences are random but fixed where none is given.
     """
-    create_or_check(path, {"kind": "jacobian", "model": {"name": model}}, {"config": {"dataset": {"name": "demo"}}})
+    create_or_check(
+        path, {"kind": "jacobian", "model": {"name": model}}, {"config": {"dataset": dict(dataset or {"name": "demo"})}}
+    )
     rows = [ManifestRow(each, each, 0, "", status="failed", reason="no residue") for each in bad]
     for identifier, values in arrays.items():
         sequence = (sequences or {}).get(identifier) or sequence_of(len(next(iter(values.values()))))

@@ -1,31 +1,34 @@
-"""Alignments of a family as arrays of states, and where the residues of one protein are in their columns.
+"""Alignments of a family as arrays of states, and the columns in which the residues of one protein stand.
 
-Reads a3m and aligned FASTA (a reader of a dozen lines: libraries that know a3m hold a million rows as objects) and
-Stockholm (Biopython), each also compressed, told apart by content. What it gives up: no realignment and no filtering.
-The columns are those in which the query has a residue; everything else of the alignment is dropped.
+Reads a3m, aligned FASTA and Stockholm, also compressed, told apart by content. Own readers: libraries that know a3m
+hold a million rows as objects, and Biopython refuses Stockholm files whose annotations are shorter than their rows.
+The columns are those in which the query has a residue; nothing is realigned or filtered.
 """
 
 import io
 import itertools
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from Bio import AlignIO
 from Bio.Align import PairwiseAligner
 from jaxtyping import Int8, Int64
 
 from plmjac.alphabet import AMINO_ACIDS, NUM_AMINO_ACIDS
-from plmjac.datasets.base import InputError, nearest, shorten
+from plmjac.datasets.base import InputError
 from plmjac.datasets.compressed import DamagedFile, open_bytes
+from plmjac.files import nearest, shorten
+
+log = logging.getLogger("plmjac.alignment")
 
 GAP = NUM_AMINO_ACIDS
 """State 20 of an alignment: a gap, or a letter that is none of the 20 amino acids."""
 
 NUM_STATES = NUM_AMINO_ACIDS + 1
 
-SUFFIXES = (".a3m", ".fasta", ".fa", ".afa", ".sto", ".stk", ".stockholm")
+SUFFIXES = (".a3m", ".a2m", ".fasta", ".fa", ".afa", ".sto", ".stk", ".stockholm")
 
 _STATE_OF_BYTE = np.full(256, GAP, dtype=np.int8)
 _STATE_OF_BYTE[np.frombuffer(AMINO_ACIDS.encode("ascii"), dtype=np.uint8)] = np.arange(NUM_AMINO_ACIDS)
@@ -75,11 +78,13 @@ def read_rows(path: Path, max_sequences: int | None = None) -> Rows:
     """The rows of an alignment, in file order; see `read_alignment`."""
     try:
         with open_bytes(path) as file:
-            text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")
-            first = text.readline()
+            lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")
+            first = next((line for line in lines if line.strip()), "")
             if first.startswith("# STOCKHOLM"):
-                return _stockholm(first + text.read(), path)[:max_sequences]
-            return _fasta(list(_first_records(itertools.chain([first], text), max_sequences)), path)
+                return _stockholm(lines, path)[:max_sequences]
+            if first.upper().startswith("CLUSTAL"):
+                raise InputError(f"{path} is a Clustal file; convert it to a3m, aligned FASTA or Stockholm")
+            return _fasta(_first_records(itertools.chain([first], lines), max_sequences), path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except DamagedFile as error:
@@ -97,22 +102,30 @@ def _first_records(lines: Iterable[str], max_sequences: int | None) -> Iterator[
     """The lines up to the end of record `max_sequences`; annotations of HH-suite are not counted."""
     number = 0
     for line in lines:
-        if line.startswith(">") and not line[1:].startswith(_ANNOTATIONS):
+        if line.lstrip("\0").startswith(">") and not line.lstrip("\0")[1:].startswith(_ANNOTATIONS):
             number += 1
             if max_sequences is not None and number > max_sequences:
                 return
         yield line
 
 
-def _fasta(lines: list[str], path: Path) -> Rows:
-    """The records of an aligned FASTA or a3m."""
+def _fasta(lines: Iterable[str], path: Path) -> Rows:
+    """The records of an aligned FASTA or a3m; a server's a3m has NUL between alignments, and at its end."""
     records: list[tuple[str, list[str]]] = []
+    starts: list[int] = []
     for line in lines:
+        if "\0" in line:
+            starts.append(len(records))
+            line = line.replace("\0", "")
         if line.startswith(">"):
             records.append((line[1:].strip(), []))
         elif records:
             records[-1][1].append(line.strip())
-    raw = [(name, "".join(parts)) for name, parts in records if not name.startswith(_ANNOTATIONS)]
+    whole = [(name, "".join(parts)) for name, parts in records]
+    again = [start for start in starts if 0 < start < len(whole)]  # the query, once more
+    if other := next((whole[start] for start in again if whole[start][1] != whole[0][1]), None):
+        raise InputError(f"{path} holds alignments of {whole[0][0]!r} and {other[0]!r}; give each its own file")
+    raw = [row for number, row in enumerate(whole) if number not in again and not row[0].startswith(_ANNOTATIONS)]
     if not raw:
         raise InputError(f"{path} has no FASTA record (no line that starts with '>') and is no Stockholm file")
     rows = [(name, "".join(letter for letter in row if letter != "." and not letter.islower())) for name, row in raw]
@@ -123,20 +136,45 @@ def _fasta(lines: list[str], path: Path) -> Rows:
         raise InputError(
             f"{path}: {name!r} has {len(row)} columns and the first record {len(rows[0][1])}: is it aligned?"
         )
-    return rows
+    return _as_written(rows)
 
 
-def _stockholm(text: str, path: Path) -> Rows:
-    try:
-        alignment = AlignIO.read(io.StringIO(text), "stockholm")
-    except ValueError as error:
-        raise InputError(f"{path} is no readable Stockholm alignment: {error}") from None
-    return _as_written([(record.id, str(record.seq)) for record in alignment])
+def _stockholm(lines: Iterable[str], path: Path) -> Rows:
+    """The rows of the one alignment of a Stockholm file, blocks joined; annotations (#=GF, #=GR, ...) are dropped."""
+    parts: dict[str, list[str]] = {}
+    block: set[str] = set()
+    ended = False
+    for line in lines:
+        words = line.split()
+        if not words:
+            block.clear()
+        elif ended:
+            raise InputError(f"{path} holds more than one Stockholm alignment; give each its own file")
+        elif words[0] == "//":
+            ended = True
+        elif not line.startswith("#"):
+            if len(words) != 2 or words[0] in block:
+                why = "a name twice in one block" if len(words) == 2 else "no name and row"
+                raise InputError(f"{path} is no readable Stockholm alignment: {line.strip()[:60]!r} is {why}")
+            block.add(words[0])
+            parts.setdefault(words[0], []).append(words[1])
+    rows = [(name, "".join(each)) for name, each in parts.items()]
+    if not rows:
+        raise InputError(f"{path}: the Stockholm alignment has no row")
+    if (other := _unequal(rows)) is not None:
+        name, row = other
+        raise InputError(f"{path}, Stockholm: {name!r} has {len(row)} columns and the first row {len(rows[0][1])}")
+    if not ended:
+        log.warning("%s ends without //, as a file that was cut would; its %d rows are used", path, len(rows))
+    return _as_written(rows)
+
+
+_GAPS = str.maketrans({sign: "-" for sign in ".~*: \t"})
 
 
 def _as_written(rows: Rows) -> Rows:
-    """Rows in which case and the kind of gap mean nothing."""
-    return [(name, row.upper().replace(".", "-").replace("~", "-")) for name, row in rows]
+    """Rows in upper case, with one sign for gaps, stops and borders of chains."""
+    return [(name, row.upper().translate(_GAPS)) for name, row in rows]
 
 
 def _unequal(rows: Rows) -> tuple[str, str] | None:
@@ -192,7 +230,7 @@ def load_alignment_for(
     if queries is not None:
         query = queries.get(identifier)
         if query is None:
-            raise InputError(f"no row for {identifier!r} among the queries{nearest(identifier, queries)}")
+            raise InputError(f"no row for {identifier!r} among the queries; {nearest(identifier, queries, 8)}")
     file = _file_for(path, query.alignment if query else identifier)
     rows = read_rows(file, max_sequences)
     name, row = (identifier, query.row) if query else rows[0]
@@ -236,12 +274,11 @@ def _file_for(path: Path, name: str) -> Path:
         if not path.exists():
             raise InputError(f"{path} does not exist; alignments are a file or a folder of files")
         return path
-    found = [
-        file
-        for suffix in SUFFIXES
-        for end in ("", ".gz")
-        if (file := path / f"{name}{suffix}{end}").is_file()
-    ]  # fmt: skip
+    files = [path / f"{name}{suffix}{end}" for suffix in SUFFIXES for end in ("", ".gz")]
+    try:
+        found = [file for file in files if file.is_file()] if Path(name).name == name else []
+    except (OSError, ValueError):  # a name that no file can have
+        found = []
     if not found:
         raise InputError(f"{path} holds no alignment {name}.a3m ({', '.join(SUFFIXES[1:])}; each also .gz)")
     if len(found) > 1:

@@ -1,18 +1,18 @@
 """Read every heavy atom of one protein chain, where a surface is asked for and not only contacts.
 
 Model 1 only, one alternative location an atom, no hydrogens, no ligands, no water. Residues that the file does not
-have are not in the sequence: this reader knows no SEQRES. gemmi does the parsing.
+have are not in the sequence: this reader knows no SEQRES.
 """
 
-import itertools
 from pathlib import Path
 
-import gemmi
 import numpy as np
 
+from plmjac.datasets.atom_table import AtomTable
 from plmjac.datasets.base import InputError
-from plmjac.datasets.compressed import DamagedFile
-from plmjac.datasets.structure_file import parse, residue_letter
+from plmjac.datasets.compressed import DamagedFile, TooLarge
+from plmjac.datasets.residues import CA, Residue, chains_of
+from plmjac.datasets.structure_file import parse
 from plmjac.records import Atoms
 
 
@@ -22,47 +22,52 @@ def read_atoms(path: Path, chain: str | None = None) -> Atoms:
     Raises InputError naming the file where it cannot be read or has no such chain.
     """
     try:
-        structure = parse(path)
-    except (OSError, DamagedFile, RuntimeError, ValueError) as error:
+        table = parse(path)
+    except MemoryError:
+        raise InputError(f"{path}: there is not enough memory to read it") from None
+    except (OSError, DamagedFile, TooLarge, RuntimeError, ValueError, IndexError, KeyError) as error:
         raise InputError(
             f"{path} cannot be read as a PDB or mmCIF structure ({' '.join(str(error).split())})"
         ) from error
-    chains = [each for each in (structure[0] if len(structure) else []) if _residues(each)]
-    chosen = [each for each in chains if chain in (None, each.name)]
+    residues = {each.name: [one for one in each.residues if np.isfinite(one.atoms[0][CA]).all()]
+                for each in chains_of(table)}  # fmt: skip
+    there = [name for name, found in residues.items() if found]
+    chosen = [name for name in there if chain in (None, name)]
     if not chosen:
-        names = " ".join(each.name for each in chains) or "none"
-        raise InputError(f"{path} has no protein chain {chain or ''}; its protein chains: {names}")
-    return _atoms(_residues(chosen[0]))
+        raise InputError(f"{path} has no protein chain {chain or ''}; its protein chains: {' '.join(there) or 'none'}")
+    return _atoms(table, residues[chosen[0]])
 
 
-def _residues(chain: gemmi.Chain) -> list[gemmi.Residue]:
-    """The first residue at each number that is an amino acid with a C-alpha."""
-    groups = itertools.groupby(chain, key=lambda residue: str(residue.seqid))
-    firsts = (next(residues) for _, residues in groups)
-    return [
-        residue
-        for residue in firsts
-        if gemmi.find_tabulated_residue(residue.name).is_amino_acid() and any(atom.name == "CA" for atom in residue)
-    ]
-
-
-def _atoms(residues: list[gemmi.Residue]) -> Atoms:
-    rows = []
+def _atoms(table: AtomTable, residues: list[Residue]) -> Atoms:
+    rows: list[int] = []
+    numbers: list[int] = []
+    elements: list[str] = []
     for number, residue in enumerate(residues):
-        best: dict[str, gemmi.Atom] = {}
-        for atom in residue:
-            known = best.get(atom.name)
-            if not atom.is_hydrogen() and (known is None or atom.occ > known.occ):
-                best[atom.name] = atom
-        rows += [
-            (name, atom.element.name.upper(), number, atom.pos.tolist(), atom.b_iso) for name, atom in best.items()
-        ]
-    names, elements, numbers, positions, b_factors = zip(*rows, strict=True)
+        best: dict[str, int] = {}
+        for row in residue.rows[0].tolist():
+            name = str(table.name[row])
+            known = best.get(name)
+            if known is None or table.occupancy[row] > table.occupancy[known]:
+                best[name] = row
+        for name, row in best.items():
+            element = _element(str(table.element[row]), name)
+            if element not in ("H", "D"):
+                rows.append(row)
+                numbers.append(number)
+                elements.append(element)
     return Atoms(
-        "".join(residue_letter(residue.name) for residue in residues),
-        tuple(names),
+        "".join(residue.letter for residue in residues),
+        tuple(table.name[rows].tolist()),
         tuple(elements),
         np.array(numbers, dtype=np.int64),
-        np.array(positions, dtype=np.float64),
-        np.array(b_factors, dtype=np.float64),
+        table.position[rows],
+        table.b_factor[rows],
     )
+
+
+def _element(symbol: str, name: str) -> str:
+    """The element of an amino acid's atom: of its column, or from its name where that holds something else."""
+    if symbol in ("C", "N", "O", "S", "SE", "P", "H", "D", "F", "CL", "BR", "I", "B"):
+        return symbol
+    plain = name.strip("0123456789")
+    return "SE" if plain == "SE" else plain[:1]

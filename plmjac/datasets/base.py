@@ -4,17 +4,17 @@ A dataset here holds no sequences; it reads its source again at every iteration,
 source. It knows nothing of models, chunks or ranks.
 """
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
+from plmjac.files import UsageError
 from plmjac.records import Filtered, Protein, Rejected
 
 Record = Protein | Rejected | Filtered
 """What a dataset yields, exactly one for each record of its source."""
 
 
-class InputError(ValueError):
+class InputError(UsageError):
     """The dataset as a whole cannot be used; the message names the source, the record and the remedy.
 
     A single bad record is never an InputError: it becomes a `Rejected`, and the others are computed.
@@ -38,17 +38,3 @@ def as_list(value: str | list[str] | None) -> list[str]:
     if value is None:
         return []
     return [value] if isinstance(value, str) else list(value)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A half sentence "; did you mean 'x'?" for the known name most like this one, empty if none is."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    matches = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return f"; did you mean {by_lower[matches[0]]!r}?" if matches else ""
-
-
-def shorten(names: Iterable[str], limit: int = 8) -> str:
-    """The first names of a list for a message, with a count of the others."""
-    listed = list(names)
-    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more

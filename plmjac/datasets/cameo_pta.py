@@ -15,8 +15,9 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from plmjac.datasets.base import InputError, Record, as_list, nearest, shorten
+from plmjac.datasets.base import InputError, Record, as_list
 from plmjac.datasets.fasta import FastaDataset
+from plmjac.files import nearest, shorten
 from plmjac.records import Atom, Contacts, Coordinates, Protein, Rejected
 
 SEQUENCES, CONTACTS, SPLIT = "sequences.fasta", "contacts", "cameo_pta_split.json"
@@ -74,7 +75,9 @@ class CameoPtaDataset:
         there = [record.id for record in records]
         chosen = there if self._split == "all" else self._members(there)
         if missing := sorted(set(self._ids) - set(chosen)):
-            raise InputError(f"dataset.ids: {shorten(missing)} not in split={self._split}{nearest(missing[0], chosen)}")
+            raise InputError(
+                f"dataset.ids: {shorten(missing)} not in split={self._split}; {nearest(missing[0], chosen, 8)}"
+            )
         wanted = set(self._ids or chosen)
         for record in records:
             if record.id in wanted:

@@ -96,7 +96,8 @@ class ComplexDataset:
         sequence, chains = self._join([part.sequence for part in parts])
         notes = [f"chain {name}: {part.note}" for name, part in zip(wanted, parts, strict=True) if part.note]
         source = f"{file}, chains {', '.join(wanted)}"
-        return Protein(identifier, sequence, source, "; ".join(notes), _joined(parts, chains), chains)
+        structure, numbers = _joined(parts, chains), _joined_numbers(parts, chains)
+        return Protein(identifier, sequence, source, "; ".join(notes), structure, chains, numbers)
 
     def _join(self, sequences: Sequence[str]) -> tuple[str, Chains]:
         spans, start = [], 0
@@ -126,3 +127,11 @@ def _joined(parts: Sequence[Protein], chains: Chains) -> Coordinates:
         assert isinstance(part.structure, Coordinates)
         alpha[start:stop], beta[start:stop] = part.structure.alpha, part.structure.beta
     return Coordinates(alpha, beta)
+
+
+def _joined_numbers(parts: Sequence[Protein], chains: Chains) -> tuple[str, ...] | None:
+    """The chains' residue numbers, empty for linkers; None where no chain has any."""
+    numbers = [""] * chains.spans[-1][1]
+    for part, (start, stop) in zip(parts, chains.spans, strict=True):
+        numbers[start:stop] = part.residue_numbers or [""] * len(part)
+    return tuple(numbers) if any(numbers) else None

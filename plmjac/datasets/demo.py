@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from plmjac.datasets.base import InputError, Record, as_list, nearest, shorten
+from plmjac.datasets.base import InputError, Record, as_list
+from plmjac.files import nearest, shorten
 from plmjac.records import Atom, ContactList, Contacts, Protein
 
 DEFINITIONS: dict[str, tuple[Atom, float]] = {"cb_8": ("cb", 8.0), "ca_10": ("ca", 10.0)}
@@ -34,8 +35,7 @@ class DemoDataset:
         wanted = {name.upper() for name in as_list(ids)}
         there = [domain["id"] for domain in self._domains]
         if missing := sorted(wanted.difference(there)):
-            raise InputError(f"dataset.ids: no demo domain {shorten(missing)}; there are {shorten(there, 20)}"
-                             f"{nearest(missing[0], there)}")  # fmt: skip
+            raise InputError(f"dataset.ids: no demo domain {shorten(missing)}; {nearest(missing[0], there)}")
         if wanted:
             self._domains = [domain for domain in self._domains if domain["id"] in wanted]
 

@@ -6,6 +6,7 @@ per record whatever the others look like. xopen, the library beneath dnaio, does
 and tables are refused, not converted.
 """
 
+import codecs
 import io
 import logging
 import re
@@ -14,9 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from plmjac.alphabet import clean
-from plmjac.datasets.base import InputError, Record, as_list, nearest, shorten
+from plmjac.datasets.base import InputError, Record, as_list
 from plmjac.datasets.compressed import DamagedFile, open_bytes
+from plmjac.files import nearest, shorten
 from plmjac.records import Protein, Rejected
+
+
+def _as_latin1(error: UnicodeError) -> tuple[str, int]:
+    """Bytes that are no UTF-8 as the letters they are in Latin-1, so that names that differ in them stay different."""
+    assert isinstance(error, UnicodeDecodeError)
+    return error.object[error.start : error.end].decode("latin-1"), error.end
+
+
+codecs.register_error("latin1letters", _as_latin1)
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +40,7 @@ _NUCLEOTIDES = re.compile("[ACGTUN]")
 _OTHER_FORMATS = (
     (re.compile(r"@[^\n]*\n[^\n]*\n\+"), "it looks like FASTQ (reads); give protein sequences in FASTA"),
     (re.compile(r"PK\x03\x04"), "it is a zip archive; unpack it first"),
-    (re.compile(r"\ufffd\ufffd|[^\n]*\x00"), "it is a binary file, a tar archive or UTF-16 text; give plain FASTA"),
+    (re.compile("[\x80-\xff]{2}|[^\n]*\x00"), "it is a binary file, a tar archive or UTF-16 text; give plain FASTA"),
     (re.compile(r"#\s*STOCKHOLM|CLUSTAL|MUSCLE"), "it is an alignment; give unaligned sequences in FASTA"),
     (re.compile(r"(LOCUS|ID) {3,}"), "it is a GenBank, EMBL or UniProt flat file; export it as FASTA"),
     (re.compile(r"(HEADER|ATOM|data_|loop_)"), "it looks like a structure; use +dataset=pdb"),
@@ -90,10 +101,9 @@ class FastaDataset:
                     warned = True
                 yield record
         if missing:
-            names_there = f"there are {shorten(seen, 3)}" if seen else "the file has no records"
-            hint = nearest(min(missing), seen)
+            there = nearest(min(missing), seen, 3) if seen else "the file has no records"
             raise InputError(f"dataset.ids: no record {shorten(sorted(missing))} in {shorten(map(str, self._paths))}; "
-                             f"{names_there}{hint}")  # fmt: skip
+                             f"{there}")  # fmt: skip
 
 
 def _existing_file(name: str) -> Path:
@@ -115,7 +125,7 @@ def read_records(
     number = 0
     try:
         with open_bytes(path) as file:
-            text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=None)
+            text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="latin1letters", newline=None)
             for number, raw in enumerate(_split(text, path, max_length), start=1):
                 yield _judge(raw, path, number, max_length, clean)
     except DamagedFile as error:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from plmjac.datasets.base import InputError, Record, as_list, shorten
-from plmjac.datasets.download import BadDownload, NotFound, Unreachable, cache_folder, fetch
+from plmjac.datasets.base import InputError, Record, as_list
 from plmjac.datasets.selection import Selection
 from plmjac.datasets.structure_file import SUFFIXES, ChainRecord, entry_name, read_chains
+from plmjac.files import BadDownload, NotFound, Unreachable, cache_folder, download, shorten
 from plmjac.records import Filtered, Protein, Rejected
 
 RCSB = "https://files.rcsb.org/download"
-_PDB_ID = re.compile(r"([0-9][A-Za-z0-9]{3})(_[A-Za-z0-9]+)?")
+_PDB_ID = re.compile(r"([0-9][A-Za-z0-9]{3})(_[A-Za-z0-9]+(\.\d+)?)?")
 
 
 class PdbDataset:
@@ -84,9 +84,9 @@ class PdbDataset:
             yield self._fetch(entry)
 
     def _fetch(self, entry: str) -> list[ChainRecord]:
-        target = cache_folder("pdb", self._cache) / f"{entry}.cif.gz"
+        target = Path(self._cache or cache_folder("pdb")).expanduser() / f"{entry}.cif.gz"
         try:
-            return read_chains(fetch(f"{self._url}/{target.name}", target, check=_check_structure, progress=False))
+            return read_chains(download(f"{self._url}/{target.name}", target, check=_check_structure, progress=False))
         except NotFound:
             reason = f"no such entry: {entry} is not in the PDB at {self._url}"
         except BadDownload as error:

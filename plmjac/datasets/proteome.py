@@ -10,8 +10,8 @@ from pathlib import Path
 
 from plmjac.datasets.base import InputError, Record
 from plmjac.datasets.compressed import open_bytes
-from plmjac.datasets.download import Unreachable, cache_folder, fetch
 from plmjac.datasets.fasta import FastaDataset
+from plmjac.files import Unreachable, cache_folder, download
 from plmjac.records import Filtered, Protein
 
 UNIPROT = "https://rest.uniprot.org/uniprotkb/stream"
@@ -72,9 +72,9 @@ class ProteomeDataset:
 
     def _download(self) -> Path:
         url = f"{self._url}?query=proteome:{self._proteome}&format=fasta&compressed=true"
-        target = cache_folder("proteome", self._cache) / f"{self._proteome}.fasta.gz"
+        target = Path(self._cache or cache_folder("proteome")).expanduser() / f"{self._proteome}.fasta.gz"
         try:
-            return fetch(url, target, check=_check_fasta)
+            return download(url, target, check=_check_fasta)
         except _Empty:
             raise InputError(f"UniProt knows no proteins of {self._proteome}; check dataset.proteome") from None
         except Unreachable as error:

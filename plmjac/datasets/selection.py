@@ -3,8 +3,9 @@
 Entries are the same in upper and lower case, chains are not: large assemblies have a chain A and a chain a.
 """
 
-from plmjac.datasets.base import InputError, nearest, shorten
+from plmjac.datasets.base import InputError
 from plmjac.datasets.structure_file import ChainRecord
+from plmjac.files import nearest, shorten
 
 
 class Selection:
@@ -44,15 +45,11 @@ class Selection:
     def check(self) -> None:
         """After the last file: InputError naming what was asked for and met nowhere."""
         if self._open_ids:
-            hint = nearest(min(self._open_ids), self._there)
-            raise InputError(f"dataset.ids: nothing found for {shorten(sorted(self._open_ids))}{self._listing(hint)}")
+            hint = nearest(min(self._open_ids), self._there, 40)
+            raise InputError(f"dataset.ids: nothing found for {shorten(sorted(self._open_ids))}; {hint}")
         if self._open_chains and self._there:
-            hint = nearest(min(self._open_chains), self._there)
-            raise InputError(f"dataset.chains: no chain {shorten(sorted(self._open_chains))}{self._listing(hint)}")
-
-    def _listing(self, hint: str) -> str:
-        there = f"; there are {shorten(self._there, 40)}" if self._there else ""
-        return there + hint
+            hint = nearest(min(self._open_chains), self._there, 40)
+            raise InputError(f"dataset.chains: no chain {shorten(sorted(self._open_chains))}; {hint}")
 
 
 def _forms(name: str) -> set[str]:

@@ -3,23 +3,25 @@
 The sequence is SEQRES (PDB) or entity_poly_seq (mmCIF) where the file has one, so that unresolved loops keep their
 columns; otherwise the residues of the model. Only model 1, only protein chains, only backbone and C-beta are kept;
 other atoms, ligands, assemblies and B-factors are dropped. Everything that can be wrong with a file ends as a
-`Rejected` that names it. gemmi does the parsing and the alignment.
+`Rejected` that names it.
 """
 
-import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from types import MappingProxyType
 
 import gemmi
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Int64
 
-from plmjac.alphabet import AMINO_ACIDS, NONCANONICAL
-from plmjac.datasets.compressed import DamagedFile, open_bytes
+from plmjac.datasets.atom_table import AtomTable, SequenceTable, read_table
+from plmjac.datasets.compressed import DamagedFile, TooLarge, read_bytes
+from plmjac.datasets.placement import Placement, place
+from plmjac.datasets.residue_names import is_standard, residue_letter
+from plmjac.datasets.residues import CA, CB, Chain, Residue, chains_of, joints_of
 from plmjac.records import Coordinates, Protein, Rejected
 
 SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
@@ -27,12 +29,8 @@ SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 MIN_IDENTITY = 0.9
 """Least fraction of the resolved residues that must agree with SEQRES; below it the columns cannot be trusted."""
 
-BACKBONE = ("N", "CA", "C", "O")
-_MAX_BYTES = 4 << 30
-_PROTEIN = {gemmi.PolymerType.PeptideL, gemmi.PolymerType.PeptideD}
-_NUCLEIC = {gemmi.PolymerType.Dna, gemmi.PolymerType.Rna, gemmi.PolymerType.DnaRnaHybrid, gemmi.PolymerType.Pna}
-_CHAIN_BREAK = 4.5
-"""Angstrom between neighbouring C-alphas (3.8 in a peptide) beyond which residues are missing in between."""
+_SHOWN = 10
+"""Residues that a note names one by one."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +40,6 @@ class ChainRecord:
     entry: str
     chain: str | None
     record: Protein | Rejected
-
-
-@dataclass(frozen=True)
-class _Site:
-    """One position of a chain as the model has it: where in the sequence, and its atoms; `backbone`: N, CA, C, O."""
-
-    column: int | None
-    name: str
-    beta: Float64[np.ndarray, " 3"]
-    backbone: Float64[np.ndarray, "4 3"]
 
 
 def entry_name(path: Path) -> str:
@@ -68,25 +56,36 @@ def read_chains(path: Path) -> list[ChainRecord]:
     """Every protein chain of the file, in file order, or one `Rejected` for the file; never an exception.
 
     Ids are `<entry>_<chain>` with the author's chain name; a file `1TEN_A.pdb` that holds a chain A does not repeat it.
+    A letter that stands for several chains gives A, A.2 and so on.
     """
     entry = entry_name(path)
     try:
-        structure = parse(path)
-    except (OSError, DamagedFile) as error:
-        return [ChainRecord(entry, None, _reject(entry, path, f"it cannot be read ({error})"))]
-    except (RuntimeError, ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:200].replace("string:", "line ")
-        return [ChainRecord(entry, None, _reject(entry, path, f"it is not a PDB or mmCIF structure ({reason})"))]
-    chains = list(structure[0]) if len(structure) else []
-    proteins = [chain for chain in chains if _polymer_type(structure, chain) in _PROTEIN]
-    if not proteins:
-        return [ChainRecord(entry, None, _reject(entry, path, _why_no_protein(structure, chains)))]
-    entry = _without_chain(entry, [chain.name for chain in proteins])
-    records = []
-    for chain in proteins:
-        record_id = f"{entry}_{chain.name}".rstrip("_")  # old files may leave the chain's name blank
-        records.append(ChainRecord(entry, chain.name, _read_chain(structure, chain, record_id, path)))
-    return records
+        table = parse(path)
+        chains = chains_of(table)
+        if not chains:
+            return [ChainRecord(entry, None, _reject(entry, path, _why_no_protein(table)))]
+        entry = _without_chain(entry, [chain.name for chain in chains])
+        records = []
+        for chain in chains:
+            record_id = f"{entry}_{chain.name}".rstrip("_")  # old files may leave the chain's name blank
+            records.append(ChainRecord(entry, chain.name, _read_chain(table, chain, chains, record_id, path)))
+        return records
+    except MemoryError:
+        reason = "there is not enough memory to read it; give the job more, or leave the file out"
+    except (OSError, DamagedFile, TooLarge) as error:
+        reason = f"it cannot be read ({error})"
+    except (RuntimeError, ValueError, IndexError, KeyError, OverflowError) as error:
+        text = " ".join(str(error).split())[:200].replace("string:", "line ")
+        reason = f"it is not a PDB or mmCIF structure ({text})"
+    return [ChainRecord(entry, None, _reject(entry, path, reason))]
+
+
+def parse(path: Path) -> AtomTable:
+    """The atoms of a file, its format known by content and not by name.
+
+    Raises OSError, DamagedFile, TooLarge, ValueError or RuntimeError where it cannot be read as a structure.
+    """
+    return read_table(read_bytes(path))
 
 
 def _without_chain(entry: str, chains: list[str]) -> str:
@@ -101,133 +100,246 @@ def _reject(record_id: str, path: Path, reason: str) -> Rejected:
     return Rejected(record_id, f"{path.name}: {reason}", str(path))
 
 
-def parse(path: Path) -> gemmi.Structure:
-    """gemmi's structure, its format known by content and not by name."""
-    with open_bytes(path) as file:
-        content = file.read(_MAX_BYTES)
-    if not content.strip():
-        raise ValueError("the file is empty")
-    # One character per byte, or gemmi cuts PDB columns in the middle of a letter.
-    text = content.decode("ascii", errors="replace").replace("\ufffd", "?")
-    start = next((line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
-    if start.lstrip().lower().startswith("data_"):
-        blocks = [block for block in gemmi.cif.read_string(text) if block.find_values("_atom_site.id")]
-        if not blocks:
-            raise ValueError("it has no atoms (_atom_site)")
-        structure = gemmi.make_structure_from_block(blocks[0])
-    else:
-        structure = gemmi.read_pdb_string(text)
-    structure.merge_chain_parts()
-    structure.setup_entities()
-    structure.assign_label_seq_id()
-    return structure
-
-
-def _polymer_type(structure: gemmi.Structure, chain: gemmi.Chain) -> gemmi.PolymerType:
-    polymer = chain.get_polymer()
-    entity = structure.get_entity_of(polymer) if len(polymer) else None
-    known = entity.polymer_type if entity is not None else gemmi.PolymerType.Unknown
-    return known if known != gemmi.PolymerType.Unknown else polymer.check_polymer_type()
-
-
-def _why_no_protein(structure: gemmi.Structure, chains: list[gemmi.Chain]) -> str:
-    if not any(len(residue) for chain in chains for residue in chain):
+def _why_no_protein(table: AtomTable) -> str:
+    if not len(table):
         return "no atoms; it is not a structure, or an empty one"
-    if any(_polymer_type(structure, chain) in _NUCLEIC for chain in chains):
+    if any(gemmi.find_tabulated_residue(name).is_nucleic_acid() for name in np.unique(table.residue).tolist()):
         return "no protein chain, only nucleic acid"
     return "no protein chain, only ligands, water or other molecules"
 
 
-def _read_chain(structure: gemmi.Structure, chain: gemmi.Chain, record_id: str, path: Path) -> Protein | Rejected:
-    polymer = chain.get_polymer()
-    entity = structure.get_entity_of(polymer)
-    seqres = [gemmi.Entity.first_mon(item) for item in entity.full_sequence] if entity is not None else []
-    parents = {change.res_id.name: change.parent_comp_id for change in structure.mod_residues}
-    sites = _sites(polymer, seqres)
-    names = seqres or [site.name for site in sites]
-    letters = "".join(residue_letter(name, parents) for name in names)
-    if set(letters) <= {"X"}:
+def _read_chain(table: AtomTable, chain: Chain, chains: list[Chain], record_id: str, path: Path) -> Protein | Rejected:
+    """One chain as a protein in the columns of its sequence, or why its residues do not fit there."""
+    sequence = _sequence_of(table, chain, chains)
+    fitted = _fit(table, chain, sequence) if sequence is not None else None
+    if fitted is not None and fitted.identity < MIN_IDENTITY and _may_be_anothers(table, chain, chains):
+        fitted = None
+    if fitted is not None and fitted.identity < MIN_IDENTITY:
+        return _reject(
+            record_id, path, f"chain {chain.name}: only {fitted.agreeing} of the {len(fitted.residues)} residues in "
+            f"the model agree with its {_table_name(table)}; correct or remove {_table_name(table)}",
+        )  # fmt: skip
+    if fitted is None:
+        fitted = _without_sequence(table, chain)
+    if set(fitted.letters) <= {"X"}:
         return _reject(record_id, path, f"chain {chain.name}: every residue is unknown (UNK)")
-    notes = _notes(structure, names, letters, parents)
-    if seqres:
-        fitting = [site for site in sites if site.column is not None and site.column < len(letters)
-                   and residue_letter(site.name, parents) == letters[site.column]]  # fmt: skip
-        identity = len(fitting) / len(sites)
-        if identity < MIN_IDENTITY:
-            return _reject(
-                record_id, path, f"chain {chain.name}: only {identity:.0%} of the {len(sites)} residues in the model "
-                "agree with its SEQRES; correct or remove SEQRES",
-            )  # fmt: skip
-        if identity < 1:
-            notes.append(f"{len(sites) - len(fitting)} residues differ from SEQRES")
-    coordinates = _coordinates(sites, len(letters))
-    if not seqres:
-        breaks = int((np.linalg.norm(np.diff(coordinates.alpha, axis=0), axis=1) > _CHAIN_BREAK).sum())
-        notes.append("no SEQRES: sequence of the resolved residues" + (f", {breaks} chain break(s)" if breaks else ""))
-    if all(np.isnan(site.beta).all() for site in sites):
+    coordinates = _coordinates(fitted)
+    notes = [*chain.notes, *_notes(table, chain, fitted)]
+    if np.isnan(np.stack([residue.atoms[0][CB] for residue in fitted.residues])).all():
         notes.append("C-alpha only: C-beta taken at C-alpha")
-    return Protein(record_id, letters, f"{path}, chain {chain.name}", "; ".join(notes), coordinates)
+    source = f"{path}, chain {chain.name}"
+    numbers = _residue_numbers(fitted, sequence)
+    return Protein(record_id, fitted.letters, source, "; ".join(notes), coordinates, residue_numbers=numbers)
 
 
-def residue_letter(name: str, parents: Mapping[str, str] = MappingProxyType({})) -> str:
-    """One letter for a residue name; a modified residue gets that of its parent, an unknown one X."""
-    for candidate in (name, parents.get(name, "")):
-        residue = gemmi.find_tabulated_residue(candidate)
-        letter = residue.one_letter_code.upper()
-        if residue.is_amino_acid() and letter in AMINO_ACIDS + NONCANONICAL and letter != "X":
-            return letter
-    return "X"
+def _table_name(table: AtomTable) -> str:
+    return "entity_poly_seq" if table.is_mmcif else "SEQRES"
 
 
-def _notes(structure: gemmi.Structure, names: list[str], letters: str, parents: dict[str, str]) -> list[str]:
+# ---------------------------------------------------------------- columns
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """A chain's residues and the columns of its sequence that they stand in; -1 for one that has none."""
+
+    letters: str
+    names: Sequence[Sequence[str]]
+    residues: list[Residue]
+    placement: Placement
+    has_sequence: bool
+
+    @property
+    def agreeing(self) -> int:
+        """Residues whose letter is that of their column."""
+        return len(self.residues) - len(self.differing)
+
+    @property
+    def identity(self) -> float:
+        """The fraction of the residues that agree with the sequence."""
+        return self.agreeing / len(self.residues)
+
+    @property
+    def differing(self) -> list[tuple[Residue, int]]:
+        """Residues that are not what the sequence has in their column, with that column."""
+        return [(residue, column) for residue, column in self.placed if column < 0 or not self._agrees(residue, column)]
+
+    def _agrees(self, residue: Residue, column: int) -> bool:
+        return self.letters[column] == residue.letter or bool(set(residue.names) & set(self.names[column]))
+
+    @property
+    def placed(self) -> list[tuple[Residue, int]]:
+        """Each residue with its column."""
+        return list(zip(self.residues, self.placement.columns.tolist(), strict=True))
+
+
+def _sequence_of(table: AtomTable, chain: Chain, chains: list[Chain]) -> SequenceTable | None:
+    """The sequence that the file gives the chain, None where it gives none."""
+    if table.is_mmcif:
+        whose = Counter((residue.asym, residue.entity) for residue in chain.residues)
+        found = [table.sequence(asym, entity) for (asym, entity), _ in whose.most_common()]
+        return next((sequence for sequence in found if sequence is not None), None)
+    same = [other for other in chains if other.letter == chain.letter]
+    sequences = table.sequences.get(chain.letter, [])
+    if not sequences and len(chains) == len(table.sequences) == 1 and "" in (chain.letter, *table.sequences):
+        sequences = next(iter(table.sequences.values()))
+    if not sequences:
+        return None
+    return sequences[min(same.index(chain), len(sequences) - 1)]
+
+
+def _may_be_anothers(table: AtomTable, chain: Chain, chains: list[Chain]) -> bool:
+    """Whether the sequence under the chain's letter may be that of another chain."""
+    has_twin = any(other.letter == chain.letter for other in chains if other is not chain)
+    return not table.is_mmcif and (has_twin or chain.letter not in table.sequences)
+
+
+def _fit(table: AtomTable, chain: Chain, sequence: SequenceTable) -> _Fitted:
+    """The chain in the columns of the sequence: by label_seq_id where that can be trusted, else by alignment."""
+    letters = "".join(residue_letter(names[0], table.parents) for names in sequence.names)
+    best: _Fitted | None = None
+    labelled = [residue for residue in chain.residues if residue.label > 0]
+    if table.is_mmcif and 2 * len(labelled) > len(chain.residues):
+        labelled.sort(key=lambda residue: residue.label)
+        columns = np.array([residue.label - 1 for residue in labelled])
+        if (np.diff(columns) > 0).all() and columns[-1] < len(letters):
+            rest = [residue for residue in chain.residues if residue.label == 0]
+            columns = np.concatenate([columns, np.full(len(rest), -1)])
+            best = _Fitted(letters, sequence.names, labelled + rest, _given(columns), True)
+            if best.identity >= MIN_IDENTITY:
+                return best
+    for residues in _orders(chain.residues):
+        fitted = _Fitted(letters, sequence.names, residues, place(residues, letters, sequence.names), True)
+        if best is None or fitted.agreeing > best.agreeing:
+            best = fitted
+    assert best is not None
+    return best
+
+
+def _given(columns: Int64[np.ndarray, " R"]) -> Placement:
+    certain = np.zeros(len(columns), dtype=bool)
+    return Placement(columns, certain, certain)
+
+
+def _orders(residues: list[Residue]) -> list[list[Residue]]:
+    """The residues as they stand in the file, and by their numbers where that is another order."""
+    starts = [0, *(np.flatnonzero(joints_of(residues).is_break) + 1).tolist(), len(residues)]
+    stretches = [residues[start:stop] for start, stop in pairwise(starts)]
+    stretches.sort(key=lambda stretch: stretch[0].number)
+    by_number = [residue for stretch in stretches for residue in stretch]
+    return [residues] if all(a is b for a, b in zip(residues, by_number, strict=True)) else [residues, by_number]
+
+
+def _without_sequence(table: AtomTable, chain: Chain) -> _Fitted:
+    """The chain's own residues as its sequence; where label_seq_id leaves a gap, X for each missing residue."""
+    residues = chain.residues
+    steps = np.ones(len(residues), dtype=np.int64)
+    labels = np.array([residue.label for residue in residues])
+    if table.is_mmcif and (labels > 0).all() and (np.diff(labels) > 0).all():
+        steps[1:] = np.where(joints_of(residues).is_break, np.diff(labels), 1)
+    columns = np.cumsum(steps) - 1
+    names: list[tuple[str, ...]] = [("UNK",)] * (int(columns[-1]) + 1)
+    letters = ["X"] * len(names)
+    for residue, column in zip(residues, columns.tolist(), strict=True):
+        names[column], letters[column] = tuple(residue.names), residue.letter
+    return _Fitted("".join(letters), names, residues, _given(columns), False)
+
+
+def _residue_numbers(fitted: _Fitted, sequence: SequenceTable | None) -> tuple[str, ...] | None:
+    """The author's number of every column; of an unresolved one from the file, or from its neighbours within a gap.
+
+    Empty where neither says it; None where no residue has a number.
+    """
+    given = sequence.numbers if fitted.has_sequence and sequence is not None else None
+    numbers = list(given) if given is not None else [""] * len(fitted.letters)
+    placed = sorted((column, residue.text) for residue, column in fitted.placed if column >= 0)
+    for column, text in placed:
+        numbers[column] = text
+    for (left, before), (right, after) in pairwise(placed):
+        if given is None and _is_whole(before) and _is_whole(after) and int(after) - int(before) == right - left:
+            numbers[left + 1 : right] = [str(int(before) + by) for by in range(1, right - left)]
+    return tuple(numbers) if any(numbers) else None
+
+
+def _is_whole(text: str) -> bool:
+    return text.removeprefix("-").isdigit()
+
+
+# ---------------------------------------------------------------- notes and coordinates
+
+
+def _notes(table: AtomTable, chain: Chain, fitted: _Fitted) -> list[str]:
     notes = []
     modified = Counter(
-        f"{name} as {letter}"
-        for name, letter in zip(names, letters, strict=True)
-        if letter != "X" and not gemmi.find_tabulated_residue(name).is_standard()
+        f"{names[0]} as {letter}"
+        for names, letter in zip(fitted.names, fitted.letters, strict=True)
+        if letter != "X" and not is_standard(names[0])
     )
     if modified:
         notes.append("modified residues read as their parents: " + ", ".join(sorted(modified)))
-    if unknown := letters.count("X"):
+    if unknown := sum(letter == "X" for letter in fitted.letters):
         notes.append(f"{unknown} unknown residue(s) as X")
-    if len(structure) > 1:
-        notes.append(f"model 1 of {len(structure)}")
+    if table.models > 1:
+        notes.append(f"model 1 of {table.models}")
+    if table.structures > 1:
+        notes.append(f"structure 1 of {table.structures} in the file")
+    if fitted.has_sequence:
+        notes += _notes_of_sequence(_table_name(table), fitted)
+    else:
+        is_break = joints_of(fitted.residues).is_break.tolist()
+        breaks = [pair for pair, is_one in zip(pairwise(fitted.residues), is_break, strict=True) if is_one]
+        text = f", {len(breaks)} chain break(s)" if breaks else ""
+        notes.append("no SEQRES: sequence of the resolved residues" + text)
+        if backward := [second for first, second in breaks if second.number < first.number]:
+            notes.append(f"residue numbers go back at {_listed(backward)}: the order is that of the file")
+    if chain.left_out:
+        notes.append(f"left out, bonded to nothing: {_listed(chain.left_out)}")
     return notes
 
 
-def _sites(polymer: gemmi.ResidueSpan, seqres: list[str]) -> list[_Site]:
-    """One site per residue number; of several residues at one (microheterogeneity) the one that SEQRES names first."""
-    sites: list[_Site] = []
-    # gemmi's own residue_groups() never ends where a residue has no number.
-    for _, group in itertools.groupby(polymer, key=lambda residue: str(residue.seqid)):
-        residues = list(group)
-        label = residues[0].label_seq
-        column = label - 1 if seqres and label is not None and label > 0 else None
-        wanted = seqres[column] if column is not None and column < len(seqres) else residues[0].name
-        residue = next((r for r in residues if r.name == wanted), residues[0])
-        column = column if seqres else len(sites)
-        backbone = np.stack([_position(residue, name) for name in BACKBONE])
-        sites.append(_Site(column, residue.name, _position(residue, "CB"), backbone))
-    return sites
+def _notes_of_sequence(table_name: str, fitted: _Fitted) -> list[str]:
+    notes = []
+    if differing := [(residue, fitted.names[column][0]) for residue, column in fitted.differing if column >= 0]:
+        each = [f"{residue} for {name}" for residue, name in differing]
+        notes.append(f"{len(each)} residues differ from {table_name}: {_listed(each)}")
+    if without := [residue for residue, column in fitted.placed if column < 0]:
+        notes.append(f"left out, not in {table_name}: {_listed(without)}")
+    placed = sorted(((column, residue) for residue, column in fitted.placed if column >= 0), key=lambda pair: pair[0])
+    gaps = np.diff([column for column, _ in placed]) > 1
+    is_torn = gaps & ~joints_of([residue for _, residue in placed]).is_break if placed else gaps
+    if torn := [placed[place][1] for place in np.flatnonzero(is_torn).tolist()]:
+        notes.append(f"{table_name} has residues that the unbroken chain lacks behind {_listed(torn)}")
+    placement = fitted.placement
+    for is_such, text in (
+        (placement.is_uncertain, f"fit {table_name} in several places equally well, the first is taken"),
+        (placement.by_number, f"fit {table_name} in several places, the residue numbers decide"),
+    ):
+        if such := [residue for residue, is_one in zip(fitted.residues, is_such, strict=True) if is_one]:
+            notes.append(f"{_listed(such)} {text}")
+    return notes
 
 
-def _position(residue: gemmi.Residue, atom_name: str) -> Float64[np.ndarray, " 3"]:
-    """Where the atom is, in angstrom; of alternative locations the one of highest occupancy, ties by their letter."""
-    atoms = [atom for atom in residue if atom.name == atom_name]
-    if not atoms:
-        return np.full(3, np.nan)
-    best = min(atoms, key=lambda atom: (-atom.occ, atom.altloc))
-    position = np.array(best.pos.tolist())
-    return position if np.isfinite(position).all() else np.full(3, np.nan)
+def _listed(items: Sequence[object]) -> str:
+    rest = len(items) - _SHOWN
+    return ", ".join(str(item) for item in items[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _coordinates(sites: list[_Site], length: int) -> Coordinates:
+def _coordinates(fitted: _Fitted) -> Coordinates:
+    length = len(fitted.letters)
     alpha, beta, backbone = (np.full((length, *shape), np.nan) for shape in ((3,), (3,), (4, 3)))
-    for site in sites:
-        if site.column is not None and site.column < length:
-            backbone[site.column] = site.backbone
-            alpha[site.column] = site.backbone[BACKBONE.index("CA")]
-            has_beta = site.name != "GLY" and np.isfinite(site.beta).all()
-            beta[site.column] = site.beta if has_beta else alpha[site.column]
+    placed = [(residue, column) for residue, column in fitted.placed if column >= 0]
+    if placed:
+        columns = np.array([column for _, column in placed])
+        which = [_alternative(residue, fitted.names[column][0]) for residue, column in placed]
+        atoms = np.stack([residue.atoms[one] for (residue, _), one in zip(placed, which, strict=True)])
+        is_glycine = np.array([residue.names[one] == "GLY" for (residue, _), one in zip(placed, which, strict=True)])
+        has_beta = np.isfinite(atoms[:, CB]).all(axis=1) & ~is_glycine
+        alpha[columns], backbone[columns] = atoms[:, CA], atoms[:, :CB]
+        beta[columns] = np.where(has_beta[:, None], atoms[:, CB], atoms[:, CA])
     has_backbone = np.isfinite(backbone).all(axis=(1, 2)).any()
     return Coordinates(alpha, beta, backbone if has_backbone else None)
+
+
+def _alternative(residue: Residue, wanted: str) -> int:
+    """Of several residues at one place the one that the sequence names, else the first."""
+    return residue.names.index(wanted) if wanted in residue.names else 0

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from plmjac.alphabet import clean
-from plmjac.datasets.base import InputError, Record, as_list, nearest, shorten
-from plmjac.datasets.download import NotFound, Unreachable, cache_folder, fetch
+from plmjac.datasets.base import InputError, Record, as_list
+from plmjac.files import NotFound, Unreachable, cache_folder, download, nearest, shorten
 from plmjac.records import Protein, Rejected
 
 REPOSITORY = (
@@ -62,7 +62,7 @@ class Zhang2024Dataset:
             missing = sorted(set(self._ids) - set(names))
             if missing:
                 which = "the 1,431 selected chains (dataset.selected=false for all)" if self._selected else str(source)
-                raise InputError(f"dataset.ids: {shorten(missing)} not in {which}{nearest(missing[0], names)}")
+                raise InputError(f"dataset.ids: {shorten(missing)} not in {which}; {nearest(missing[0], names, 8)}")
             names = [name for name in names if name in set(self._ids)]
         for number, name in enumerate(names, start=1):
             yield _protein(name, sequences[name], f"{source}, record {number}")
@@ -83,10 +83,10 @@ class Zhang2024Dataset:
             raise InputError(f"{path} is not JSON ({error}); take it again from the authors' repository") from None
 
     def _download(self, name: str) -> Path:
-        target = cache_folder("zhang2024", self._cache) / name
+        target = Path(self._cache or cache_folder("zhang2024")).expanduser() / name
         sha256 = _SHA256[name] if self._url == REPOSITORY else None
         try:
-            return fetch(f"{self._url}/{name}", target, sha256=sha256)
+            return download(f"{self._url}/{name}", target, sha256=sha256)
         except (Unreachable, NotFound) as error:
             raise InputError(f"{error} Otherwise give the folder with {SEQUENCES}: dataset.path=FOLDER") from None
 

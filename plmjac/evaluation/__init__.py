@@ -10,12 +10,14 @@ from typing import cast
 
 from plmjac.evaluation.base import Evaluation, EvaluationError, Inputs, Outcome, Store
 
+HELPERS = ("base", "inputs", "output", "scoring", "tables")
+
 __all__ = ["Evaluation", "EvaluationError", "Inputs", "Outcome", "Store", "find", "names"]
 
 
 def names() -> list[str]:
-    """Every evaluation there is: the modules of this package but base."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    """The names of all evaluations: the modules of this package but its helpers."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in HELPERS)
 
 
 def find(name: str) -> Evaluation:

@@ -1,12 +1,11 @@
-"""What fewer substitutions cost: maps of mask-only and subset stores against the full Jacobian of the same proteins.
+"""Cost and accuracy of fewer substitutions: mask-only and subset stores against full Jacobians of the same proteins.
 
 One row for each protein and store: forwards, correlation with the full map, how many of its top pairs are found again,
 and the loss of precision against the structure. What cannot be compared is a row with NaN and the reason.
 """
 
-from collections.abc import Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,15 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, T
 from plmjac import plots
 from plmjac.alphabet import encode
 from plmjac.comparison import summary
-from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
+from plmjac.evaluation.scoring import Labelled, Unscored, stored_proteins
+from plmjac.evaluation.tables import lines_of, matched, not_scored, number, with_interval
 from plmjac.metrics import RANGES, precision_at, ranked_hits, reason_for_nan
-from plmjac.records import Atom, Protein
-from plmjac.store import StoredProtein
+from plmjac.records import Atom
+from plmjac.store import CorruptStoreError, StoredProtein
 from plmjac.substitutions import Substitutions
 from plmjac.workplan import forwards
 
 MEASURES = ("pearson", "overlap", "P@L/2", "loss")
-COLUMNS = ["store", "protein", "length", "forwards", *MEASURES, "reason"]
+COLUMNS = ["store", "protein", "structure", "match", "length", "forwards", *MEASURES, "reason"]
 
 
 class Settings(BaseModel):
@@ -41,17 +42,22 @@ class Settings(BaseModel):
 
 
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
-    """Compare every store with the one that has all substitutions; which that is, the stores say themselves."""
+    """Compare every store with the one of all substitutions; its attributes say which that is."""
     reference, others = _reference(inputs.of_kind("jacobian"))
-    truth = {protein.id: protein for protein in inputs.truth()}
-    table = pd.DataFrame(
-        [row for store in (reference, *others) for row in _rows(store, reference, truth, settings)], columns=COLUMNS
-    )
+    rows: list[Row] = []
+    for stored in stored_proteins(reference):
+        if isinstance(stored, Unscored):
+            rows.append({"store": reference.name, "protein": stored.id, "reason": stored.reason})
+        else:
+            found = inputs.structures.find(stored)
+            rows += [_row(store, stored, found, settings) for store in (reference, *others)]
+    table = pd.DataFrame(rows, columns=COLUMNS)
     costs = _costs(table, (reference, *others), settings)
     return Outcome(
         tables={"approximations": table, "approximations_summary": costs},
         figures={"approximations": partial(plots.cost_curve, costs, _title(reference, settings))},
         text=_text(costs, table, reference, settings),
+        scored=int(table.loc[table["store"] != reference.name, "pearson"].notna().sum()),
     )
 
 
@@ -75,22 +81,24 @@ def _substitutions(store: Store) -> Substitutions:
     return found
 
 
-def _rows(store: Store, reference: Store, truth: dict[str, Protein], settings: Settings) -> Iterator[dict[str, Any]]:
-    for identifier in reference.opened:
-        full = reference.opened[identifier]
-        blank = {"store": store.name, "protein": identifier, "length": len(full)}
-        if identifier not in store.opened:
-            yield {**blank, "reason": f"not in {store.name}"}
-        elif store.opened[identifier].sequence != full.sequence:
-            yield {**blank, "reason": f"another sequence in {store.name}"}
-        else:
-            some = store.opened[identifier]
-            yield {
-                **blank,
-                "forwards": _forwards(some, _substitutions(store)),
-                **_agreement(some.contacts, full.contacts, settings),
-                **_precision(some.contacts, full.contacts, full, truth.get(identifier), settings),
-            }
+def _row(store: Store, full: StoredProtein, found: Labelled | str, settings: Settings) -> Row:
+    """A protein of the reference in one store; `found` is its structure or the reason why it has none."""
+    row: Row = {"store": store.name, "protein": full.id, "length": len(full)}
+    if isinstance(found, Labelled):
+        row |= {"structure": found.match.structure, "match": str(found.match)}
+    try:
+        some = store.opened[full.id]
+        if some.sequence != full.sequence:
+            return {**row, "reason": f"another sequence in {store.name}"}
+        row |= {
+            "forwards": _forwards(some, _substitutions(store)),
+            **_agreement(some.contacts, full.contacts, settings),
+        }
+        return row | _precision(some.contacts, full.contacts, found, settings)
+    except KeyError:
+        return {**row, "reason": f"not in {store.name}"}
+    except CorruptStoreError as error:
+        return {**row, "reason": str(error)}
 
 
 def _forwards(protein: StoredProtein, substitutions: Substitutions) -> int:
@@ -123,22 +131,17 @@ def _top(scores: Float64[np.ndarray, " N"], count: int) -> set[int]:
 
 
 def _precision(
-    some: Float[np.ndarray, "L L"],
-    full: Float[np.ndarray, "L L"],
-    protein: StoredProtein,
-    truth: Protein | None,
-    settings: Settings,
-) -> dict[str, Any]:
-    if truth is None or truth.structure is None:
-        return {"reason": "no structure to compare with"}
-    if truth.sequence != protein.sequence:
-        return {"reason": "the structure has another sequence than the store"}
+    some: Float[np.ndarray, "L L"], full: Float[np.ndarray, "L L"], found: Labelled | str, settings: Settings
+) -> Row:
+    """P@L/2 of a map and what it loses to the full one; the reason where there is no structure."""
+    if isinstance(found, str):
+        return {"reason": found}
     try:
-        contacts = truth.structure.contacts(settings.atom, settings.cutoff)
+        contacts = found.contacts(settings.atom, settings.cutoff)
     except ValueError as error:
         return {"reason": str(error)}
     ours, theirs = (ranked_hits(scores, contacts, *RANGES[settings.range]) for scores in (some, full))
-    mine, reference = (precision_at(hits, len(protein) // 2) for hits in (ours, theirs))
+    mine, reference = (precision_at(hits, len(found) // 2) for hits in (ours, theirs))
     return {"P@L/2": mine, "loss": reference - mine, "reason": reason_for_nan(ours)}
 
 
@@ -181,14 +184,22 @@ def _title(reference: Store, settings: Settings) -> str:
 
 def _text(costs: pd.DataFrame, table: pd.DataFrame, reference: Store, settings: Settings) -> str:
     residues = int(table[table["store"] == reference.name]["length"].sum())
-    lines = [
-        f"{_title(reference, settings)}; {residues} residues, {forwards(residues):,} forwards for all substitutions",
-        "fewer: how many times fewer forwards; pearson, overlap (of the top L/2): with the map of all substitutions;",
-        "loss: of P@L/2 against the structure, mean over proteins and 95 % interval",
-        costs[["substitutions", "fewer", "pearson", "overlap", "P@L/2", "loss", "loss_low", "loss_high"]].to_string(
-            index=False, float_format=lambda x: f"{x:.3f}"
-        ),
-    ]
-    missing = table[~table["reason"].isin(["", None]) & table["reason"].notna()]
-    lines += [f"not scored: {row.store}: {row.protein}: {row.reason}" for row in missing.itertuples()]
-    return "\n".join(lines)
+    shown = [
+        {
+            "substitutions": row["substitutions"], "fewer": number(row["fewer"]),
+            **{key: number(row[key]) for key in ("pearson", "overlap", "P@L/2")},
+            "loss": with_interval(row["loss"], row["loss_low"], row["loss_high"]),
+        }
+        for row in costs.to_dict("records")
+    ]  # fmt: skip
+    missing = table[table["reason"].notna() & (table["reason"] != "")]
+    return "\n".join(
+        [
+            f"{_title(reference, settings)}; {residues} residues, {forwards(residues):,} forwards for all",
+            "fewer: times fewer forwards; pearson, overlap (of the top L/2): with the map of all substitutions;",
+            "loss: of P@L/2 against the structure, mean over proteins and 95 % interval",
+            *lines_of(shown),
+            *matched(table),
+            *not_scored(missing.assign(protein=missing["store"] + ": " + missing["protein"]), "P@L/2"),
+        ]
+    )

@@ -8,7 +8,7 @@ good; name those in `select` to have it for the others, too.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,19 +17,21 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from plmjac import plots
 from plmjac.attention import HeadChoice
-from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
+from plmjac.evaluation.scoring import Labelled, labelled, scored
+from plmjac.evaluation.tables import lines_of, matched, not_scored, number
 from plmjac.metrics import RANGES, hits_in, precision_at, ranked_hits, ranking, reason_for_nan
-from plmjac.records import Atom, Contacts, Protein
-from plmjac.store import StoredProtein
+from plmjac.records import Atom, Contacts
 
 FILE = "attention_heads.json"
 MEASURE = "P@L/2"
 CHOSEN, HELD_OUT = "chosen on", "held out"
-OTHER_MAPS = ("contacts", "contact_head")
+
+PAIRED = ["structure", "match"]
 
 TABLES = {
     "attention_heads": ["rank", "layer", "head", MEASURE],
-    "attention_heads_by_protein": ["protein", "length", "set", "layer", "head", MEASURE, "reason"],
+    "attention_heads_by_protein": ["protein", "length", *PAIRED, "set", "layer", "head", MEASURE, "reason"],
     "attention_sweep": ["set", "map", "k", "n", MEASURE],
     "attention_sweep_by_protein": ["protein", "set", "map", "k", MEASURE],
 }
@@ -52,26 +54,32 @@ class Settings(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
-    """A protein with the scores of all heads and the contacts that it is judged by."""
+class ScoredProtein:
+    """A protein, the contacts that it is judged by, and the precision of every head."""
 
-    stored: StoredProtein
+    labelled: Labelled
     contacts: Contacts
     precision: Float64[np.ndarray, "layers heads"]
 
+    @property
+    def id(self) -> str:
+        """Its id in the store."""
+        return self.labelled.id
+
     def __len__(self) -> int:
-        return len(self.stored)
+        return len(self.labelled)
 
 
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
-    """Rank the heads of the model that filled the store. Raises EvaluationError where no protein can be scored."""
+    """Rank the heads of the model that filled the store."""
     store = _only(inputs.of_kind("jacobian"))
-    labelled, missing = _labelled(store, {protein.id: protein for protein in inputs.truth()}, settings)
-    if not labelled:
-        first = f": {missing[0]['protein']}: {missing[0]['reason']}" if missing else ""
-        raise EvaluationError(f"{store.path}: no protein to choose heads by{first}")
-    chosen_on = _selected(labelled, settings)
-    mean = np.mean([protein.precision for protein in labelled if protein.stored.id in chosen_on], axis=0)
+    found = [*scored(labelled(store, inputs.structures), lambda protein: [_score(protein, settings)])]
+    proteins: list[ScoredProtein] = [row["scored"] for row in found if "scored" in row]
+    missing = pd.DataFrame([row for row in found if "scored" not in row], columns=TABLES["attention_heads_by_protein"])
+    if not proteins:
+        return Outcome({"attention_heads_by_protein": missing}, {}, "\n".join(not_scored(missing, MEASURE)), 0)
+    chosen_on = _selected(proteins, settings)
+    mean = np.mean([protein.precision for protein in proteins if protein.id in chosen_on], axis=0)
     order = best_heads(mean)
     if settings.k > len(order):
         raise EvaluationError(f"evaluation.k={settings.k}, and {store.model} has {len(order)} heads")
@@ -83,7 +91,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         proteins=tuple(sorted(chosen_on)),
         settings={"measure": MEASURE, "range": settings.range, "atom": settings.atom, "cutoff": settings.cutoff},
     )
-    rows = [row for protein in labelled for row in _sweep(protein, order, chosen_on, settings)]
+    rows = [row for protein in proteins for row in _sweep(protein, order, chosen_on, settings)]
     by_protein = pd.DataFrame(rows, columns=TABLES["attention_sweep_by_protein"])
     sweep = by_protein.groupby(["set", "map", "k"], sort=False)[MEASURE].agg(["size", "mean"]).reset_index()
     sweep = sweep.rename(columns={"size": "n", "mean": MEASURE})[TABLES["attention_sweep"]]
@@ -91,7 +99,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     tables = {
         "attention_heads": pd.DataFrame(ranked, columns=TABLES["attention_heads"]),
         "attention_heads_by_protein": pd.DataFrame(
-            [*(row for protein in labelled for row in _heads(protein, chosen_on)), *missing],
+            [*(row for protein in proteins for row in _heads(protein, chosen_on)), *missing.to_dict("records")],
             columns=TABLES["attention_heads_by_protein"],
         ),
         "attention_sweep": sweep,
@@ -99,8 +107,8 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     }
     figures = {"attention_heads": lambda: _figure(mean, sweep, store, settings)}
     metrics = {f"{row['set']}/{row['map']}{row['k'] or ''}/{MEASURE}": row[MEASURE] for row in sweep.to_dict("records")}
-    text = _printed(choice, sweep, missing, store, settings)
-    return Outcome(tables, figures, text, files={FILE: choice.to_json()}, metrics=metrics)
+    text = _printed(choice, sweep, tables["attention_heads_by_protein"], store, settings)
+    return Outcome(tables, figures, text, len(proteins), files={FILE: choice.to_json()}, metrics=metrics)
 
 
 def head_precision(
@@ -142,76 +150,56 @@ def _only(stores: tuple[Store, ...]) -> Store:
     return stores[0]
 
 
-def _labelled(
-    store: Store, truth: dict[str, Protein], settings: Settings
-) -> tuple[list[Labelled], list[dict[str, Any]]]:
-    """The proteins that can be scored, and a row with the reason for each that cannot."""
-    found, missing = [], []
-    for identifier in [*store.opened, *(name for name in truth if name not in store.opened)]:
-        result = _score(store, truth.get(identifier), identifier, settings)
-        if isinstance(result, Labelled):
-            found.append(result)
-        else:
-            missing.append({"protein": identifier, "reason": result})
-    return found, missing
-
-
-def _score(store: Store, truth: Protein | None, identifier: str, settings: Settings) -> Labelled | str:
-    """A protein with its heads' scores, or why it has none."""
-    if identifier not in store.opened:
-        return "not in the store"
-    stored = store.opened[identifier]
-    if truth is None or truth.structure is None:
-        return "no structure to compare with"
-    if truth.sequence != stored.sequence:
-        return "the structure has another sequence than the store"
-    try:
-        contacts = truth.structure.contacts(settings.atom, settings.cutoff)
-    except ValueError as error:
-        return str(error)
+def _score(protein: Labelled, settings: Settings) -> Row:
+    """The precision of every head on a protein, or the reason why it has none."""
+    contacts = protein.contacts(settings.atom, settings.cutoff)
     low, high = RANGES[settings.range]
-    any_map = np.zeros((len(stored), len(stored)))
+    any_map = np.zeros((len(protein), len(protein)))
     if reason := reason_for_nan(ranked_hits(any_map, contacts, low, high)):
-        return reason
-    return Labelled(stored, contacts, head_precision(stored.array("attention_heads"), contacts, low, high))
+        return {"reason": reason}
+    precision = head_precision(protein.stored.array("attention_heads"), contacts, low, high)
+    return {"scored": ScoredProtein(protein, contacts, precision)}
 
 
-def _selected(labelled: Sequence[Labelled], settings: Settings) -> set[str]:
+def _selected(proteins: Sequence[ScoredProtein], settings: Settings) -> set[str]:
     """Ids of the proteins that heads are chosen on."""
-    ids = {protein.stored.id for protein in labelled}
+    ids = {protein.id for protein in proteins}
     if settings.select is None:
         return ids
     if isinstance(settings.select, int):
-        return set(spread_over_lengths([(len(protein), protein.stored.id) for protein in labelled], settings.select))
+        return set(spread_over_lengths([(len(protein), protein.id) for protein in proteins], settings.select))
     if unknown := sorted(set(settings.select) - ids):
         raise EvaluationError(f"evaluation.select: no protein {', '.join(unknown)} with a structure in the store")
     return set(settings.select)
 
 
-def _set(protein: Labelled, chosen_on: set[str]) -> str:
-    return CHOSEN if protein.stored.id in chosen_on else HELD_OUT
+def _set(protein: ScoredProtein, chosen_on: set[str]) -> str:
+    return CHOSEN if protein.id in chosen_on else HELD_OUT
 
 
-def _heads(protein: Labelled, chosen_on: set[str]) -> Iterator[dict[str, Any]]:
+def _heads(protein: ScoredProtein, chosen_on: set[str]) -> Iterator[Row]:
+    match = protein.labelled.match
+    row = {
+        "protein": protein.id, "length": len(protein), "structure": match.structure, "match": str(match),
+        "set": _set(protein, chosen_on), "reason": "",
+    }  # fmt: skip
     for (layer, head), value in np.ndenumerate(protein.precision):
-        yield {
-            "protein": protein.stored.id, "length": len(protein), "set": _set(protein, chosen_on), "layer": layer,
-            "head": head, MEASURE: value, "reason": "",
-        }  # fmt: skip
+        yield {**row, "layer": layer, "head": head, MEASURE: value}
 
 
 def _sweep(
-    protein: Labelled, order: Sequence[tuple[int, int]], chosen_on: set[str], settings: Settings
-) -> Iterator[dict[str, Any]]:
+    protein: ScoredProtein, order: Sequence[tuple[int, int]], chosen_on: set[str], settings: Settings
+) -> Iterator[Row]:
     """P@L/2 of the mean of the best K heads for each K, and of the protein's other maps."""
-    maps = protein.stored.array("attention_heads")
+    stored = protein.labelled.stored
+    maps = stored.array("attention_heads")
     best = np.array([maps[head] for head in order[: max(settings.sweep)]], dtype=np.float32)
     scored = [("attention", k, best[:k].mean(axis=0)) for k in sorted(set(settings.sweep)) if k <= len(order)]
-    scored += [(name, 0, protein.stored.array(name)) for name in OTHER_MAPS if name in protein.stored.names]
+    scored += [(name, 0, protein.labelled.array(name)) for name in protein.labelled.maps if name != "attention"]
     low, high = RANGES[settings.range]
     for name, k, scores in scored:
         hits = hits_in(ranking(scores), protein.contacts, low, high)
-        row = {"protein": protein.stored.id, "set": _set(protein, chosen_on), "map": name, "k": k}
+        row = {"protein": protein.id, "set": _set(protein, chosen_on), "map": name, "k": k}
         yield {**row, MEASURE: precision_at(hits, len(protein) // 2)}
 
 
@@ -233,16 +221,13 @@ def _definition(settings: Settings) -> str:
     return f"{settings.atom} < {settings.cutoff:g} A, {span}"
 
 
-def _printed(
-    choice: HeadChoice, sweep: pd.DataFrame, missing: list[dict[str, Any]], store: Store, settings: Settings
-) -> str:
+def _printed(choice: HeadChoice, sweep: pd.DataFrame, table: pd.DataFrame, store: Store, settings: Settings) -> str:
     heads = ", ".join(f"{at}.{head} {score:.3f}" for (at, head), score in zip(choice.heads, choice.scores, strict=True))
     lines = [
         f"model {store.model}; contacts: {_definition(settings)}; heads chosen on {len(choice.proteins)} proteins",
         f"the best {len(choice.heads)} heads (layer.head from 0, {MEASURE}): {heads}",
         f"\n{MEASURE} of the mean of the best k heads (of the proteins that they were chosen on it is too good)",
-        sweep.to_string(index=False, float_format=lambda x: f"{x:.3f}"),
+        *lines_of(sweep.assign(**{MEASURE: [number(each) for each in sweep[MEASURE]]}).to_dict("records")),
         f"\nuse them: python -m plmjac.predict ... model={store.model} keep=[contacts,attention] heads={FILE}",
     ]
-    lines += [f"not scored: {row['protein']}: {row['reason']}" for row in missing]
-    return "\n".join(lines)
+    return "\n".join([*lines, *matched(table), *not_scored(table, MEASURE)])

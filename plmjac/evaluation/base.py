@@ -1,4 +1,4 @@
-"""What every evaluation is given and what it answers with; the shape that makes one module and one YAML enough.
+"""Inputs and outcome of an evaluation: the interface that makes one module and one YAML a new one.
 
 An evaluation reads stores, structures or alignments and computes; it neither parses a command line nor writes a file.
 `plmjac.evaluate` does both for all of them.
@@ -6,8 +6,9 @@ An evaluation reads stores, structures or alignments and computes; it neither pa
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pandas as pd
 from pydantic import BaseModel
@@ -16,9 +17,15 @@ from plmjac.plots import Figure
 from plmjac.records import Protein
 from plmjac.store import JacobianStore
 
+if TYPE_CHECKING:
+    from plmjac.evaluation.scoring import Structures
+
+Row = dict[str, Any]
+"""A row of a table by column; what is missing is NaN there."""
+
 
 class EvaluationError(ValueError):
-    """What an evaluation cannot do with what it was given; one sentence with the remedy, exit code 2."""
+    """Stores, structures or settings that an evaluation cannot use; one sentence with the remedy, exit code 2."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,25 +42,32 @@ class Store:
 
     @property
     def kind(self) -> str:
-        """What it holds: jacobian, recovery."""
-        return str(self.opened.attributes["kind"])
+        """The kind of run that filled it: jacobian, recovery."""
+        return str(self.opened.attributes.get("kind"))
 
     @property
     def model(self) -> str:
         """The name of the model that filled it."""
-        return str(self.opened.attributes["model"]["name"])
+        model = self.opened.attributes.get("model")
+        return str(model["name"]) if isinstance(model, dict) and "name" in model else "unknown"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The stores that were named, in their order, and the proteins with structures to compare them with.
+    """The stores that were named, in their order, and proteins with structures to compare them with.
 
-    `truth()` reads the dataset that was named, or else those that the stores were made from, anew at each call; it
-    raises EvaluationError where neither is there.
+    `truth()` reads the structures anew at each call; it raises EvaluationError where it is not said where they are.
     """
 
     stores: tuple[Store, ...]
     truth: Callable[[], Iterable[Protein]]
+
+    @cached_property
+    def structures(self) -> "Structures":
+        """The structures, to find by id, sequence or alignment; read once."""
+        from plmjac.evaluation.scoring import Structures  # which needs the Store of this module
+
+        return Structures(self.truth())
 
     def of_kind(self, kind: str) -> tuple[Store, ...]:
         """All stores, of which there must be one and all of this kind; EvaluationError with the remedy if not."""
@@ -67,22 +81,24 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluation found.
+    """The results of an evaluation.
 
-    `tables` and `figures` are written under their names; `text` is printed; `files` are written as they are, under
-    their names; `metrics` are the few numbers to compare runs by, for a logger (NaN where there is none).
+    `tables` and `figures` are written under their names; `text` is printed; `scored` counts the proteins, pairs or
+    segments that have a result: 0 is exit code 3. `files` are written as they are, under their names; `metrics` are the
+    few numbers to compare runs by, for a logger (NaN where there is none).
     """
 
     tables: dict[str, pd.DataFrame]
     figures: dict[str, Callable[[], Figure]]
     text: str
+    scored: int
     files: dict[str, bytes] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
 
 @runtime_checkable
 class Evaluation(Protocol):
-    """A module of plmjac.evaluation: the keys of its YAML, and what it does with them."""
+    """A module of plmjac.evaluation: `Settings`, the keys of its YAML, and `evaluate`."""
 
     Settings: type[BaseModel]
     evaluate: Callable[[Inputs, Any], Outcome]

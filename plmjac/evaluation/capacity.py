@@ -12,9 +12,9 @@ of noise values, fewer than about 1 / rate pairs in a protein are never told fro
 Above noise means coupled in the model, not in contact: a model that knows no contacts has couplings too.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from math import comb
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,9 +24,11 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 
 from plmjac import plots
 from plmjac.comparison import summary
-from plmjac.evaluation.base import Inputs, Outcome, Store
+from plmjac.evaluation.base import Inputs, Outcome, Row, Store
+from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.tables import lines_of, not_scored, with_interval
 from plmjac.jacobian import center, symmetrize
-from plmjac.store import StoredProtein
+from plmjac.store import CorruptStoreError, StoredProtein
 
 MIN_PAIRS = 50
 """Fewer pairs than this say nothing about the noise."""
@@ -78,6 +80,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         tables,
         _figures(table, estimates, settings),
         _printed(table, means, estimates, settings),
+        scored=int(table["pairs above noise"].notna().sum()) if stores else len(estimates),
         metrics={f"capacity/{row['estimate']}": float(row["parameters"]) for row in estimates.to_dict("records")},
     )
 
@@ -95,14 +98,19 @@ def above_noise(
     return chosen
 
 
-def _store(store: Store, settings: Settings) -> Iterator[dict[str, Any]]:
-    for identifier in store.opened:
-        stored = store.opened[identifier]
-        row = {"protein": identifier, "store": store.name, "model": store.model, "length": len(stored)}
-        yield {**row, **_measured(stored, settings)}
+def _store(store: Store, settings: Settings) -> Iterator[Row]:
+    for stored in stored_proteins(store):
+        row = {"protein": stored.id, "store": store.name, "model": store.model}
+        if isinstance(stored, Unscored):
+            yield {**row, "length": stored.length, "reason": stored.reason}
+            continue
+        try:
+            yield {**row, "length": len(stored), **_measured(stored, settings)}
+        except CorruptStoreError as error:
+            yield {**row, "length": len(stored), "reason": str(error)}
 
 
-def _measured(stored: StoredProtein, settings: Settings) -> dict[str, Any]:
+def _measured(stored: StoredProtein, settings: Settings) -> Row:
     """What stands out of the noise in one protein; with a reason where that cannot be said."""
     if "contacts" not in stored.names:
         return {"reason": "its contact map was not kept; run predict with keep=[contacts]"}
@@ -113,7 +121,7 @@ def _measured(stored: StoredProtein, settings: Settings) -> dict[str, Any]:
     deviation = scores - np.median(scores)
     below = deviation[deviation < 0]
     above = above_noise(deviation, np.concatenate([below, -below]), settings.false_discovery_rate)
-    found: dict[str, Any] = {
+    found: Row = {
         "pairs": len(first),
         "pairs above noise": int(above.sum()),
         "pairs / residue": above.sum() / len(stored),
@@ -183,23 +191,11 @@ def _printed(table: pd.DataFrame, means: pd.DataFrame, estimates: pd.DataFrame, 
             f"above noise at a false discovery rate of {settings.false_discovery_rate:g}, |i-j| >= "
             f"{settings.min_separation}; noise: scores below the median, mirrored; mean over n proteins, 95 % interval",
         ]
-        lines += _text(means)
-    lines += _missing(table)
-    return "\n".join(lines)
-
-
-def _text(means: pd.DataFrame) -> Sequence[str]:
-    rows = [
-        {"store": row["store"], "measure": row["measure"], "n": row["n"],
-         "mean": f"{row['mean']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"}
-        for row in means[means["n"] > 0].to_dict("records")
-    ]  # fmt: skip
-    return [pd.DataFrame(rows).to_string(index=False)] if rows else ["nothing could be counted"]
-
-
-def _missing(table: pd.DataFrame) -> list[str]:
-    lines = []
-    for reason, rows in table[table["reason"] != ""].groupby("reason", sort=False):
-        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-        lines.append(f"not counted: {rows['protein'].iloc[0]}{more}: {reason}")
-    return lines
+        counted = means[means["n"] > 0].to_dict("records")
+        rows = [
+            {**{key: row[key] for key in ("store", "measure", "n")},
+             "mean": with_interval(row["mean"], row["low"], row["high"], ".3g")}
+            for row in counted
+        ]  # fmt: skip
+        lines += lines_of(rows) or ["nothing could be counted"]
+    return "\n".join([*lines, *not_scored(table, "couplings above noise")])

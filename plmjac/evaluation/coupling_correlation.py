@@ -1,4 +1,4 @@
-"""How alike the couplings of a model and of its protein's family are: figure 4E of Zhang et al. (2024), and any pair.
+"""Correlation of a model's couplings with those of the protein's family (figure 4E of Zhang et al. 2024), and any pair.
 
 Over the top L pairs of the inverse covariance's contact map (i < j, no smallest separation), the Spearman correlation
 of the centred, symmetrised Jacobian with the couplings of the inverse covariance that are larger than a multiple of
@@ -21,7 +21,9 @@ from plmjac.alphabet import AMINO_ACIDS
 from plmjac.coevolution import Query, inverse_covariance, load_alignment_for, read_queries
 from plmjac.coevolution.covariance import coupling_map, memory_needed
 from plmjac.comparison import spearman, summary
-from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
+from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.tables import lines_of, not_scored, with_interval
 from plmjac.jacobian import center, symmetrize
 from plmjac.store import StoredProtein
 
@@ -57,7 +59,7 @@ COLUMNS = [
 
 
 class CannotCompare(ValueError):
-    """Why one protein has no correlation."""
+    """The reason why one protein has no correlation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +77,6 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     stores = inputs.of_kind("jacobian")
     if not settings.alignments.exists():
         raise EvaluationError(f"evaluation.alignments={settings.alignments} does not exist; give a folder or a file")
-    for store in stores:
-        if not any("jacobian" in store.opened[identifier].names for identifier in store.opened):
-            raise EvaluationError(f"{store.path} keeps no Jacobian; run predict with keep=[contacts,jacobian]")
     queries = read_queries(settings.queries) if settings.queries else None
     rows = [row for store in stores for row in _store(store, queries, settings)]
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -90,7 +89,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         tables["pair"], figures["pair"] = blocks, draw
         text.append(f"\n20 x 20 couplings of {name}: table pair, figure pair")
     metrics = {f"{row['store']}/spearman at {row['sigma']:g} sigma": row["mean"] for row in means.to_dict("records")}
-    return Outcome(tables, figures, "\n".join(text), metrics=metrics)
+    return Outcome(tables, figures, "\n".join(text), int(table["spearman"].notna().sum()), metrics=metrics)
 
 
 def correlation(
@@ -116,14 +115,17 @@ def _top(
     return tuple(each[i, :, j, :].astype(np.float64).ravel() for each in (jacobian, covariance))  # type: ignore[return-value]
 
 
-def _store(store: Store, queries: dict[str, Query] | None, settings: Settings) -> Iterator[dict[str, Any]]:
-    for identifier in store.opened:
-        stored = store.opened[identifier]
-        row = {"protein": identifier, "store": store.name, "model": store.model, "length": len(stored)}
+def _store(store: Store, queries: dict[str, Query] | None, settings: Settings) -> Iterator[Row]:
+    for stored in stored_proteins(store):
+        row: Row = {"protein": stored.id, "store": store.name, "model": store.model}
+        if isinstance(stored, Unscored):
+            yield {**row, "length": stored.length, "reason": stored.reason}
+            continue
+        row["length"] = len(stored)
         try:
             both = _couplings(stored, queries, settings)
-        except ValueError as error:
-            yield {**row, "reason": str(error)}
+        except (MemoryError, ValueError) as error:
+            yield {**row, "reason": str(error) or "not enough memory"}
             continue
         for sigma in settings.sigmas:
             rho, count = correlation(both.jacobian, both.covariance, sigma)
@@ -163,11 +165,11 @@ def _pair(
 ) -> tuple[pd.DataFrame, str, Callable[[], plots.Figure]]:
     """Both 20 x 20 blocks of one pair of the protein that is named, or the first; from the first store that has it."""
     there = {identifier: store for store in reversed(stores) for identifier in store.opened}
-    identifier = settings.protein or next(iter(stores[0].opened))
+    identifier = settings.protein or next(iter(stores[0].opened), "")
     if identifier not in there:
         raise EvaluationError(f"evaluation.protein={identifier} is in none of the stores")
-    stored = there[identifier].opened[identifier]
     try:
+        stored = there[identifier].opened[identifier]
         both = _couplings(stored, queries, settings)
     except ValueError as error:
         raise EvaluationError(f"evaluation.pair: {identifier}: {error}") from None
@@ -198,20 +200,19 @@ def _curves(means: pd.DataFrame) -> dict[str, Callable[[], plots.Figure]]:
 
 def _printed(table: pd.DataFrame, means: pd.DataFrame, settings: Settings) -> str:
     sigmas = [f"{sigma:g}" for sigma in settings.sigmas]
-    lines = []
+    lines: list[Row] = []
     for store, rows in means.groupby("store", sort=False):
-        of = [f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" for row in rows.to_dict("records")]
+        of = [with_interval(row["mean"], row["low"], row["high"]) for row in rows.to_dict("records")]
         lines.append({"": store, "n": int(rows["n"].max()), **dict(zip(sigmas, of, strict=True))})
     if set(settings.sigmas) <= {0.0, 1.0, 2.0, 3.0, 4.0}:
         for size, values in PAPER.items():
             of = [f"{values[int(sigma)]:.3f}" for sigma in settings.sigmas]
             lines.append({"": f"paper, ESM-2 {size}", "n": 1431, **dict(zip(sigmas, of, strict=True))})
-    missing = table[table["spearman"].isna()].drop_duplicates(["store", "protein", "reason"])
     return "\n".join(
         [
             "Spearman of Jacobian and inverse covariance over the top L pairs, couplings above a multiple of their",
             "root mean square (sigma); mean over n proteins and its 95 % interval",
-            pd.DataFrame(lines).to_string(index=False),
-            *(f"not scored: {row.protein}: {row.reason}" for row in missing.itertuples()),
+            *lines_of(lines),
+            *not_scored(table, "spearman"),
         ]
     )

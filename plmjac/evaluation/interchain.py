@@ -6,10 +6,10 @@ stored map carries the average product correction of the whole sequence, linkers
 told apart by a model of sequences: what it sees between them may be a contact within either.
 """
 
-import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,20 +18,20 @@ from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, PositiveFloat
 
 from plmjac import plots
-from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
+from plmjac.evaluation.base import Inputs, Outcome, Row, Store
+from plmjac.evaluation.scoring import Labelled, Structures, labelled, scored
+from plmjac.evaluation.tables import lines_of, matched, not_scored, number
 from plmjac.jacobian import Reduction
 from plmjac.metrics import chance, precision_at
-from plmjac.records import Atom, Chains, Contacts, Protein
-from plmjac.store import StoredProtein
+from plmjac.records import Atom, Chains, Contacts
 
-MAPS = ("contacts", "contact_head", "attention", "representation")
 BLOCK_APC = "contacts, block APC"
 MEASURES = ["P@K", "P@10", "P@L/5", "P@L/10"]
 MAX_PANELS = 20
 
 COLUMNS = [
-    "protein", "store", "model", "map", "chains", "length1", "length2", "same_sequence", "resolved1", "resolved2", "K",
-    *MEASURES, "chance", "reason",
+    "protein", "store", "model", "structure", "match", "map", "chains", "length1", "length2", "same_sequence",
+    "resolved1", "resolved2", "K", *MEASURES, "chance", "reason",
 ]  # fmt: skip
 """K is the number of contacts between the two chains, L the sum of their lengths, `chance` K among all pairs; `chains`
 are counted from 1 in the order of the complex, lengths are in residues."""
@@ -48,15 +48,12 @@ class Settings(BaseModel):
 
 
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
-    """Score every map of every complex in the stores against the structures. Raises EvaluationError for none at all."""
-    stores = inputs.of_kind("jacobian")
-    if not any(row.chains for store in stores for row in store.opened.rows):
-        paths = ", ".join(str(store.path) for store in stores)
-        raise EvaluationError(f"{paths}: no complex in it; compute some with +dataset=complex")
-    truth = {protein.id: protein for protein in inputs.truth()}
-    rows = [row for store in stores for row in _store(store, truth, settings)]
+    """Score every map of every complex in the stores against the structures."""
+    stores, structures = inputs.of_kind("jacobian"), inputs.structures
+    score = partial(_protein, settings=settings)
+    rows = [row for store in stores for row in scored(labelled(store, structures), score, store)]
     table = pd.DataFrame(rows, columns=COLUMNS)
-    panels = _panels(table, stores, truth, settings)
+    panels = _panels(table, stores, structures, settings)
     contacts = f"{settings.atom} < {settings.cutoff:g} A"
     title = f"maps above, structures below ({contacts}); lines: where chains begin; yellow: not scored"
     figures = {"interchain_maps": lambda: plots.complex_maps(panels, title)} if panels else {}
@@ -65,7 +62,8 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         for name, rows in table.groupby("map", sort=False)
         for measure in MEASURES
     }
-    return Outcome({"interchain": table}, figures, _printed(table, contacts), metrics=metrics)
+    text, count = _printed(table, contacts), int(table["P@K"].notna().sum())
+    return Outcome({"interchain": table}, figures, text, count, metrics=metrics)
 
 
 def interchain_hits(
@@ -91,41 +89,20 @@ def block_apc(norms: Float[np.ndarray, "M N"]) -> Float[np.ndarray, "M N"]:
     return corrected
 
 
-def _store(store: Store, truth: dict[str, Protein], settings: Settings) -> Iterator[dict[str, Any]]:
-    named = {"store": store.name, "model": store.model}
-    ids = [*store.opened, *(name for name in truth if name not in store.opened and truth[name].chains)]
-    for identifier in ids:
-        for row in _protein(store, truth.get(identifier), identifier, settings):
-            yield {"protein": identifier, **named, **row}
-    for missing in store.opened.rows:
-        if missing.status in ("failed", "skipped") and missing.id not in ids:
-            yield {"protein": missing.id, **named, "reason": f"{missing.status}: {missing.reason}"}
-
-
-def _protein(store: Store, truth: Protein | None, identifier: str, settings: Settings) -> Iterator[dict[str, Any]]:
-    if identifier not in store.opened:
-        yield {"reason": "not in the store"}
-        return
-    stored = store.opened[identifier]
-    if stored.chains is None or len(stored.chains.spans) < 2:
-        yield {"reason": "a single chain"}
-    elif truth is None or truth.structure is None:
-        yield {"reason": "no structure to compare with"}
-    elif truth.sequence != stored.sequence or truth.chains is None or truth.chains.spans != stored.chains.spans:
-        yield {"reason": "the structure has another sequence, or other chains, than the store"}
-    elif not set(MAPS) & set(stored.names):
+def _protein(protein: Labelled, settings: Settings) -> Iterator[Row]:
+    """The rows of one complex: each map, each two of its chains."""
+    chains = protein.stored.chains
+    if chains is None or len(chains.spans) < 2:
+        yield {"reason": "a single chain; complexes are computed with +dataset=complex"}
+    elif not protein.maps:
         yield {"reason": "the store keeps no contact map of it; run predict with keep=[contacts]"}
     else:
-        try:
-            contacts = truth.structure.contacts(settings.atom, settings.cutoff)
-        except ValueError as error:
-            yield {"reason": str(error)}
-            return
-        yield from _scored(stored, stored.chains, contacts)
+        yield from _scored(protein, chains, protein.contacts(settings.atom, settings.cutoff))
 
 
-def _scored(stored: StoredProtein, chains: Chains, contacts: Contacts) -> Iterator[dict[str, Any]]:
-    for name, scores in _maps(stored):
+def _scored(protein: Labelled, chains: Chains, contacts: Contacts) -> Iterator[Row]:
+    sequence = protein.stored.sequence
+    for name, scores in _maps(protein):
         for (one, first), (two, second) in combinations(enumerate(chains.spans, start=1), 2):
             ranked = scores
             if name == BLOCK_APC:
@@ -139,7 +116,7 @@ def _scored(stored: StoredProtein, chains: Chains, contacts: Contacts) -> Iterat
                 "chains": f"{one}-{two}",
                 "length1": first[1] - first[0],
                 "length2": second[1] - second[0],
-                "same_sequence": stored.sequence[slice(*first)] == stored.sequence[slice(*second)],
+                "same_sequence": sequence[slice(*first)] == sequence[slice(*second)],
                 "resolved1": int(contacts.resolved[slice(*first)].sum()),
                 "resolved2": int(contacts.resolved[slice(*second)].sum()),
                 "K": int(hits.sum()),
@@ -152,13 +129,12 @@ def _scored(stored: StoredProtein, chains: Chains, contacts: Contacts) -> Iterat
             }
 
 
-def _maps(stored: StoredProtein) -> Iterator[tuple[str, Float[np.ndarray, "L L"]]]:
+def _maps(protein: Labelled) -> Iterator[tuple[str, Float[np.ndarray, "L L"]]]:
     """The stored maps; and the norms of the Jacobian's couplings, to be corrected block by block."""
-    for name in MAPS:
-        if name in stored.names:
-            yield name, stored.array(name)
-    if "jacobian" in stored.names:
-        jacobian = torch.from_numpy(stored.completed)
+    for name in protein.maps:
+        yield name, protein.array(name)
+    if "jacobian" in protein.stored.names:
+        jacobian = torch.from_numpy(protein.stored.completed)
         reduction = Reduction(jacobian)
         reduction.add(0, jacobian)
         yield BLOCK_APC, reduction.norms().numpy()
@@ -171,20 +147,20 @@ def _reason(hits: Bool[np.ndarray, " N"]) -> str:
 
 
 def _panels(
-    table: pd.DataFrame, stores: tuple[Store, ...], truth: dict[str, Protein], settings: Settings
+    table: pd.DataFrame, stores: tuple[Store, ...], structures: Structures, settings: Settings
 ) -> list[plots.ComplexPanel]:
     """One for each complex: the first of its maps, with the best P@K of its pairs of chains in the title."""
     panels = []
     for store in stores:
         mine = table[(table["store"] == store.name) & table["P@K"].notna()]
         for identifier, rows in mine.groupby("protein", sort=False):
-            stored, structure = store.opened[str(identifier)], truth[str(identifier)].structure
-            assert structure is not None and stored.chains is not None
+            found = structures.find(store.opened[str(identifier)])
+            assert isinstance(found, Labelled) and found.stored.chains is not None
             shown = rows[rows["map"] == rows["map"].iloc[0]]
             best = shown.loc[shown["P@K"].idxmax()]
             title = f"{identifier}  P@K {best['P@K']:.2f} (K {best['K']:.0f}, chance {best['chance']:.3f})"
-            scores, contacts = stored.array(best["map"]), structure.contacts(settings.atom, settings.cutoff)
-            panels.append(plots.ComplexPanel(title, scores, contacts, stored.chains.breaks))
+            scores, contacts = found.array(best["map"]), found.contacts(settings.atom, settings.cutoff)
+            panels.append(plots.ComplexPanel(title, scores, contacts, found.stored.chains.breaks))
     return panels[:MAX_PANELS]
 
 
@@ -194,18 +170,17 @@ def _printed(table: pd.DataFrame, contacts: str) -> str:
         f"contacts between chains: {contacts}; P@K: share of contacts among the K best pairs of two chains that have K",
         "L: residues of both chains; chance: K among all resolved pairs; APC of the whole sequence unless of the block",
     ]
-    scored = table[table["P@K"].notna()]
-    columns = ["protein", "chains", "K", *MEASURES, "chance"]
-    for (store, name), rows in scored.groupby(["store", "map"], sort=False):
-        mean = pd.DataFrame([{"protein": f"mean of {len(rows)}", **rows[[*MEASURES, "chance"]].mean()}])
-        shown = pd.concat([rows[columns], mean], ignore_index=True)
-        shown["K"] = ["" if math.isnan(k) else f"{k:.0f}" for k in shown["K"].astype(float)]
-        text = shown.to_string(index=False, float_format=lambda x: f"{x:.3f}", na_rep="")
-        lines += [f"\n{name} ({store})", text]
-    if scored["same_sequence"].any():
+    known = table[table["P@K"].notna()]
+    for (store, name), rows in known.groupby(["store", "map"], sort=False):
+        shown = [
+            {**{key: row[key] for key in ("protein", "chains")}, "K": int(row["K"]),
+             **{key: number(row[key]) for key in (*MEASURES, "chance")}}
+            for row in rows.to_dict("records")
+        ]  # fmt: skip
+        means = {key: number(rows[key].mean()) for key in (*MEASURES, "chance")}
+        lines += [f"\n{name} ({store})", *lines_of([*shown, {"protein": f"mean of {len(rows)}", **means}])]
+    if known["same_sequence"].any():
         lines.append("\nsome pairs are copies of one chain, whose contacts within and between chains look the same")
-    missing = table[table["P@K"].isna()].drop_duplicates(["protein", "store", "chains", "reason"])
-    for row in missing.itertuples():
-        pair = f" chains {row.chains}" if isinstance(row.chains, str) else ""
-        lines.append(f"not scored: {row.protein}{pair}: {row.reason}")
+    pairs = [f" chains {each}" if isinstance(each, str) else "" for each in table["chains"]]
+    lines += [*matched(table), *not_scored(table.assign(protein=table["protein"] + pairs), "P@K")]
     return "\n".join(lines)

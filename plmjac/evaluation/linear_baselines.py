@@ -6,9 +6,9 @@ computed is a row with NaN and the reason. Each baseline map is kept on disk as 
 was killed goes on where it was, and a second store is scored in seconds.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,12 @@ from plmjac import plots
 from plmjac.coevolution import AlignmentOfProtein, Query, load_alignment_for, read_queries
 from plmjac.coevolution.baselines import GB, Limits, baseline_map, effective_sequences
 from plmjac.comparison import paired, summary
-from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
+from plmjac.evaluation.scoring import NO_STRUCTURE, Labelled, Structures, labelled, scored
+from plmjac.evaluation.tables import MAX_LISTED, lines_of, matched, means_by, not_scored, number
 from plmjac.metrics import RANGES, chance, hits_in, precision_at, ranking, reason_for_nan
-from plmjac.records import Atom, Contacts, Protein
+from plmjac.records import Atom, Contacts, Structure
+from plmjac.store import CorruptStoreError
 
 Method = Literal["inverse_covariance", "partial_correlation", "mrf"]
 
@@ -53,20 +56,14 @@ PARTS = {"P@L": 1, "P@L/2": 2, "P@L/5": 5}
 MEASURES = list(PARTS)
 
 COLUMNS = [
-    "protein", "store", "model", "method", "atom", "cutoff", "range", "residues", "length", "resolved", "pairs",
-    "contacts", *MEASURES, "chance", "reason", "sequences", "neff", "identity", "query", "precision", "seconds",
+    "protein", "store", "model", "structure", "match", "method", "atom", "cutoff", "range", "residues", "length",
+    "resolved", "pairs", "contacts", *MEASURES, "chance", "reason", "sequences", "neff", "identity", "query",
+    "precision", "seconds",
 ]  # fmt: skip
-
-STORED = {
-    "contacts": "jacobian",
-    "contact_head": "contact_head",
-    "attention": "attention",
-    "representation": "representation",
-}
-"""What the contact maps of a store are called in the table."""
-
-MAX_LISTED = 60
-"""More proteins than this are not listed one by one on the screen; the table has them all."""
+"""`residues` is the length of the sequence, `length` the number of its residues in the alignment's columns, which is
+the L of P@L; `resolved` counts those that the structure shows. `sequences` and `neff` are of the alignment, `identity`
+is that of its query to the sequence. `method` is a baseline or a map of the store. `seconds` is the time of the map
+when it was computed, maybe by an earlier run."""
 
 
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
@@ -75,7 +72,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     if not settings.alignments.exists():
         raise EvaluationError(f"evaluation.alignments={settings.alignments} does not exist; give a folder or a file")
     try:
-        table = linear_baselines(stores, list(inputs.truth()), settings)
+        table = linear_baselines(stores, inputs.structures, settings)
     except OSError as error:  # files that are read are told as rows; what is left is the folder of kept maps
         raise EvaluationError(f"evaluation.maps={settings.maps} cannot be written: {error.strerror}") from error
     rows = _named(table)
@@ -95,59 +92,55 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         },
         figures,
         _printed(table, shown, means, settings),
+        len(shown.dropna(how="all")),
         metrics=metrics,
     )
 
 
-Row = dict[str, Any]
-"""A row of the table, COLUMNS that are missing NaN."""
-
-
-def linear_baselines(stores: Sequence[Store], truth: Iterable[Protein], settings: Settings) -> pd.DataFrame:
-    """One row for each protein, method and range of separations; COLUMNS says which columns.
-
-    `residues` is the length of the sequence, `length` the number of its residues in the alignment's columns, which is
-    the L of P@L; `resolved` counts those that the structure shows. `sequences` and `neff` are of the alignment,
-    `identity` is that of its query to the sequence. `seconds` is the time of the map when it was computed, maybe by an
-    earlier run.
-    """
-    structures = {protein.id: protein for protein in truth}
-    ids = list(dict.fromkeys(identifier for store in stores for identifier in store.opened)) or list(structures)
+def linear_baselines(stores: Sequence[Store], structures: Structures, settings: Settings) -> pd.DataFrame:
+    """One row for each protein, method and range of separations; COLUMNS says which columns."""
     queries = read_queries(settings.queries) if settings.queries else None
     rows: list[Row] = []
-    for identifier in tqdm(ids, desc="baselines", unit="protein", leave=False, disable=None):
-        rows += _protein(identifier, stores, structures.get(identifier), queries, settings)
-    if stores:
-        rows += [
-            {"protein": identifier, "reason": "not in the store"} for identifier in structures if identifier not in ids
-        ]
+    found: dict[tuple[str, str], list[tuple[Row, Labelled]]] = {}  # one protein in several stores: its baselines once
+    for store in stores:
+        for row in scored(labelled(store, structures), lambda protein: [{"labelled": protein}], store):
+            protein = row.pop("labelled", None)
+            if protein is None:
+                rows.append({**row, "residues": row.pop("length")})
+            else:
+                found.setdefault((protein.id, protein.stored.sequence), []).append((row, protein))
+    jobs: list[tuple[str, str, Structure | None, list[tuple[Row, Labelled]]]]
+    jobs = [(*key, held[0][1].structure, held) for key, held in found.items()]
+    if not stores:
+        jobs = [(protein.id, protein.sequence, protein.structure, []) for protein in structures]
+    for identifier, sequence, structure, held in tqdm(jobs, "baselines", unit="protein", leave=False, disable=None):
+        first = {key: held[0][0][key] for key in ("structure", "match")} if held else {}
+        row = {"protein": identifier, **first, "atom": settings.atom, "cutoff": settings.cutoff}
+        row["residues"] = len(sequence)
+        try:
+            rows += _protein(row, sequence, structure, held, queries, settings)
+        except (MemoryError, ValueError) as error:
+            rows.append({**row, "reason": str(error) or "not enough memory"})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _protein(
-    identifier: str,
-    stores: Sequence[Store],
-    truth: Protein | None,
+    row: Row,
+    sequence: str,
+    structure: Structure | None,
+    held: Sequence[tuple[Row, Labelled]],
     queries: dict[str, Query] | None,
     settings: Settings,
 ) -> list[Row]:
-    """The rows of one protein; a single one with the reason where nothing can be scored."""
-    sequences = {store.opened[identifier].sequence for store in stores if identifier in store.opened}
-    sequence = min(sequences) if sequences else truth.sequence if truth else ""
-    row: Row = {"protein": identifier, "atom": settings.atom, "cutoff": settings.cutoff, "residues": len(sequence)}
-    if truth is None or truth.structure is None:
-        return [{**row, "reason": "no structure to compare with"}]
-    if sequences - {truth.sequence}:
-        return [{**row, "reason": "the structure has another sequence than the store"}]
-    try:
-        alignment = load_alignment_for(
-            settings.alignments, identifier, sequence, queries=queries, max_sequences=settings.max_sequences
-        )
-        contacts = truth.structure.contacts(settings.atom, settings.cutoff)
-    except ValueError as error:
-        return [{**row, "reason": str(error)}]
-    row |= {
-        "length": len(alignment.positions), "sequences": len(alignment.states), "identity": alignment.identity,
+    """The rows of one protein. Raises ValueError with the reason where nothing can be scored."""
+    if structure is None:
+        raise ValueError(NO_STRUCTURE)
+    alignment = load_alignment_for(
+        settings.alignments, row["protein"], sequence, queries=queries, max_sequences=settings.max_sequences
+    )
+    contacts = structure.contacts(settings.atom, settings.cutoff)
+    row = {
+        **row, "length": len(alignment.positions), "sequences": len(alignment.states), "identity": alignment.identity,
         "query": alignment.query,
     }  # fmt: skip
     if alignment.identity < settings.min_identity:
@@ -161,9 +154,9 @@ def _protein(
     known = Contacts(contacts.pairs, contacts.resolved & inside)
     row |= {"neff": effective_sequences(alignment.states, settings.maps), "resolved": int(known.resolved.sum())}
     rows = []
-    for store in stores:
-        if identifier in store.opened:
-            rows += _stored(store, identifier, known, len(alignment.positions), row)
+    for named, protein in held:
+        facts = {**row, "store": named["store"], "model": named["model"]}
+        rows += _stored(protein, known, len(alignment.positions), facts)
     for method in settings.methods:
         rows += _baseline(method, alignment, known, row, settings)
     return rows
@@ -183,14 +176,15 @@ def _baseline(
     return [{**facts, **each} for each in _scores(scores, contacts, len(alignment.positions))]
 
 
-def _stored(store: Store, identifier: str, contacts: Contacts, length: int, row: Row) -> list[Row]:
-    """The rows of a store's maps of one protein."""
-    stored = store.opened[identifier]
+def _stored(protein: Labelled, contacts: Contacts, length: int, row: Row) -> list[Row]:
+    """The rows of a store's maps of one protein; `length` is the number of residues in the alignment's columns."""
     rows = []
-    for name, method in STORED.items():
-        if name in stored.names and stored.array(name).shape == contacts.pairs.shape:
-            facts = {**row, "store": store.name, "model": store.model, "method": method}
-            rows += [{**facts, **scores} for scores in _scores(stored.array(name), contacts, length)]
+    for name in protein.maps:
+        facts = {**row, "method": name}
+        try:
+            rows += [{**facts, **scores} for scores in _scores(protein.array(name), contacts, length)]
+        except CorruptStoreError as error:
+            rows.append({**facts, "reason": str(error)})
     return rows
 
 
@@ -217,7 +211,7 @@ def _scores(scores: Float[np.ndarray, "L L"], contacts: Contacts, length: int) -
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that have a map; their method with the store behind it where there are several stores."""
+    """The rows that have a map; their method with the store before it where there are several stores."""
     rows = table[table["method"].notna() & table["range"].notna()]
     if rows["store"].nunique() > 1:
         stored = rows["store"].notna()
@@ -248,24 +242,14 @@ def _printed(table: pd.DataFrame, shown: pd.DataFrame, means: pd.DataFrame, sett
     ]
     if 0 < len(shown) <= MAX_LISTED:
         facts = table.drop_duplicates("protein").set_index("protein")[["length", "sequences", "neff", "identity"]]
-        rows = facts.join(shown, how="inner").astype({"length": int, "sequences": int}).reset_index()
-        formats = {"neff": "{:.0f}".format, "identity": "{:.2f}".format}
-        lines += ["", "P@L/2", rows.to_string(index=False, float_format="{:.3f}".format, formatters=formats)]
+        forms = {"length": ".0f", "sequences": ".0f", "neff": ".0f", "identity": ".2f"}
+        listed = facts.join(shown, how="inner")
+        for name in listed.columns:
+            listed[name] = [number(value, forms.get(name, ".3f")) for value in listed[name]]
+        lines += ["", "P@L/2", *lines_of(listed.reset_index().to_dict("records"))]
     found = means[(means["range"] == settings.range) & (means["n"] > 0)]
     if len(found):
-        lines += ["", "mean and 95 % interval over n proteins"]
-        lines.append(_means(found))
-    missing = table[~table["reason"].isin(["", None]) & (table["range"].isna() | (table["range"] == settings.range))]
-    for row in missing.to_dict("records"):
-        method = "" if pd.isna(row["method"]) else f", {row['method']}"
-        lines.append(f"not scored: {row['protein']}{method}: {row['reason']}")
-    return "\n".join(lines)
-
-
-def _means(found: pd.DataFrame) -> str:
-    """A line a method, a column a measure: mean and interval."""
-    lines: dict[str, Row] = {}
-    for row in found.to_dict("records"):
-        line = lines.setdefault(row["method"], {"method": row["method"], "n": row["n"]})
-        line[row["measure"]] = f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-    return pd.DataFrame(list(lines.values())).to_string(index=False)
+        lines += ["", "mean and 95 % interval over n proteins", *means_by(found, "method", MEASURES)]
+    here = table[table["range"].isna() | (table["range"] == settings.range)]
+    named = here["protein"] + [f" ({each})" if isinstance(each, str) else "" for each in here["method"]]
+    return "\n".join([*lines, *matched(table), *not_scored(here.assign(protein=named), "P@L")])

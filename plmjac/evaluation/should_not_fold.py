@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from plmjac.datasets import InputError
 from plmjac.datasets.atoms import read_atoms
-from plmjac.evaluation.base import EvaluationError, Inputs, Outcome
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row
+from plmjac.evaluation.tables import lines_of, not_scored, number
 from plmjac.plots import Figure
 from plmjac.plots.surfaces import Profile, surface_profiles, surface_summary
 from plmjac.records import Atoms
@@ -72,7 +73,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
             "should_not_fold": lambda: surface_summary(table[table["reason"].isna()], settings.kept_rmsd),
             "sap_profiles": lambda: surface_profiles(profiles),
         }
-    return Outcome({"should_not_fold": table, "residues": per_residue}, figures, _text(table, settings))
+    return Outcome({"should_not_fold": table, "residues": per_residue}, figures, _text(table, settings), len(residues))
 
 
 def read_pairs(path: Path) -> list[dict[str, str]]:
@@ -100,7 +101,7 @@ def read_pairs(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def compare(pair: dict[str, str], settings: Settings) -> tuple[dict[str, Any], pd.DataFrame]:
+def compare(pair: dict[str, str], settings: Settings) -> tuple[Row, pd.DataFrame]:
     """One pair: the row of the table, and the aligned residues one by one.
 
     Raises InputError where a file cannot be read or too few residues can be aligned.
@@ -134,7 +135,7 @@ def compare(pair: dict[str, str], settings: Settings) -> tuple[dict[str, Any], p
 
 
 def judgement(rmsd: float, confidence: float, gain: float, settings: Settings) -> str:
-    """What the numbers say, in words: a kept fold that lays hydrophobic surface bare is what should not have folded.
+    """The numbers in words: a kept fold that lays hydrophobic surface bare should not have folded.
 
     `gain` is the hydrophobic area gained per aligned residue in square angstrom.
     """
@@ -147,7 +148,7 @@ def judgement(rmsd: float, confidence: float, gain: float, settings: Settings) -
 
 
 def aligned(sequence: str, full: str) -> tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]]:
-    """Which residues of a sequence face which of the full-length one: global, BLOSUM62, long gaps cheap (isoforms)."""
+    """Aligned residues of a sequence and of the full-length one: global, BLOSUM62, long gaps cheap (isoforms)."""
     aligner = PairwiseAligner(mode="global", open_gap_score=-11, extend_gap_score=-0.2)
     aligner.substitution_matrix = substitution_matrices.load("BLOSUM62")
     aligner.end_gap_score = 0.0
@@ -201,15 +202,19 @@ def _residues(
 
 
 def _text(table: pd.DataFrame, settings: Settings) -> str:
-    shown = table[table["reason"].isna()]
-    columns = ["id", "aligned", "missing", "rmsd", "plddt", "hydrophobic_gain", "sap_gain", "judgement"]
-    lines = [
-        "RMSD of the aligned C-alphas in A; gains of the aligned residues over the full length: area in A^2, SAP",
-        f"fold kept: RMSD <= {settings.kept_rmsd:g} A; sure: mean pLDDT >= {settings.sure_plddt:g}; more surface: "
-        f"{settings.bared:g} A^2 a residue; SAP radius {settings.radius:g} A",
-        shown[columns].to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep="")
-        if len(shown)
-        else "no pair",
+    forms = {"aligned": ".0f", "missing": ".0f"} | dict.fromkeys(
+        ["rmsd", "plddt", "hydrophobic_gain", "sap_gain"], ".2f"
+    )
+    rows = [
+        {"id": row["id"], **{key: number(row[key], forms[key]) for key in forms}, "judgement": row["judgement"]}
+        for row in table[table["reason"].isna()].to_dict("records")
     ]
-    lines += [f"not judged: {row.id}: {row.reason}" for row in table[table["reason"].notna()].itertuples()]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            "RMSD of the aligned C-alphas in A; gains of the aligned residues over the full length: area in A^2, SAP",
+            f"fold kept: RMSD <= {settings.kept_rmsd:g} A; sure: mean pLDDT >= {settings.sure_plddt:g}; more surface: "
+            f"{settings.bared:g} A^2 a residue; SAP radius {settings.radius:g} A",
+            *(lines_of(rows) or ["no pair"]),
+            *not_scored(table.assign(protein=table["id"]), "rmsd"),
+        ]
+    )

@@ -8,17 +8,16 @@ might have liked better.
 
 import json
 import logging
-import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from plmjac.inference.device import DEFAULT_MAX_TOKENS
+from plmjac.files import UsageError, cache_folder, write_whole
+from plmjac.inference.launch import DEFAULT_MAX_TOKENS
 from plmjac.jacobian import all_letters, mutants, mutants_per_forward, substitutions
 from plmjac.models import LanguageModel
 
@@ -31,6 +30,9 @@ CANDIDATES = {
 }
 SECONDS = {"cpu": 2.5, "cuda": 10.0}
 TOLERANCE = 0.05
+FILE = "max_tokens.json"
+"""In the cache folder: the best size by device and model."""
+
 SMALLEST_FLOPS = 1e8
 """Of one forward; below it (model=debug) nobody waits for the forwards, and nothing is measured."""
 
@@ -104,14 +106,10 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _file() -> Path:
-    return Path(os.environ.get("PLMJAC_CACHE") or "~/.cache/plmjac").expanduser() / "max_tokens.json"
-
-
 def _remembered() -> dict[str, int]:
     """What was measured before; nothing where that cannot be read."""
     try:
-        known = json.loads(_file().read_bytes())
+        known = json.loads(cache_folder(FILE).read_bytes())
     except (OSError, ValueError):
         return {}
     if not isinstance(known, dict):
@@ -121,11 +119,9 @@ def _remembered() -> dict[str, int]:
 
 def _remember(known: dict[str, int]) -> None:
     """Keep it for the next store; without a place to write it is measured again."""
-    path = _file()
     try:
+        path = cache_folder(FILE)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(known, indent=1, sort_keys=True))
-        os.replace(temporary, path)
-    except OSError as error:
-        log.info("%s cannot be written (%s); the batch size will be measured again", path, error.strerror)
+        write_whole(path, json.dumps(known, indent=1, sort_keys=True).encode())
+    except (OSError, UsageError) as error:
+        log.info("the batch size cannot be kept (%s) and will be measured again", error)

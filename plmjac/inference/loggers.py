@@ -114,6 +114,22 @@ def build_logger(settings: LoggerSettings, *, run_config: Mapping[str, Any], def
     return SafeLogger(lambda: _wandb(settings, folder), run_config)
 
 
+def log_outcome(
+    settings: LoggerSettings,
+    run_config: Mapping[str, Any],
+    folder: Path,
+    metrics: Mapping[str, float],
+    tables: Mapping[str, "pd.DataFrame"],
+    images: Mapping[str, Path],
+) -> None:
+    """Send the results of an evaluation to the logger that is on; a logger that fails stops nothing."""
+    if logger := build_logger(settings, run_config=run_config, default_dir=folder):
+        logger.log_metrics(metrics)
+        logger.log_tables(tables)
+        logger.log_images(images)
+        logger.close(0)
+
+
 def _csv(folder: Path) -> Logger:
     return CSVLogger(save_dir=folder.parent, name=folder.name, flush_logs_every_n_steps=1)
 

@@ -56,7 +56,7 @@ def _of_addmm(_added: Any, one: Any, other: Any, **_: Any) -> int:
 
 
 def _of_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 _ALSO_COUNTED = {
@@ -159,4 +159,4 @@ class CountedSize(ModelSize):
         few, short = min(batch, 2), min(length, self._longest or length)
         with Allocated() as counted:
             self._forward(few, short, maps)
-        return round(counted.most * (batch / few) * (length / short))
+        return round(float(counted.most) * (batch / few) * (length / short))

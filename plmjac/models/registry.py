@@ -4,7 +4,6 @@ A model is registered by one call of `register`: those of plmjac below, those of
 the group `plmjac.models`, whose module makes the call when it is imported.
 """
 
-import difflib
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+from plmjac.files import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -87,8 +88,7 @@ def check_options(name: str, given: Mapping[str, Any]) -> None:
             raise ValueError(f"{takes}, and no checkpoint; name the size with it: model=esm2_8m, or model=tiny for any")
         if option in COMMON or any(option in each.options for each in _MODELS.values()):
             raise ValueError(f"model.{option} has no effect on model={name}: {takes}")
-        near = difflib.get_close_matches(option, known, n=1, cutoff=0.5)
-        raise ValueError(f"there is no key 'model.{option}'; {f'did you mean {near[0]!r}?' if near else takes}")
+        raise ValueError(f"there is no key 'model.{option}'; {nearest(option, known)}")
 
 
 def _check_kind(option: str, value: Any, default: Any) -> None:
@@ -191,9 +191,7 @@ def size_of(name: str, *, kind: str = "cpu", **given: Any) -> "ModelSize":
 def _find(name: str) -> Registered:
     _import_entry_points()
     if name not in _MODELS:
-        near = difflib.get_close_matches(name, _MODELS, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ";"
-        raise ValueError(f"there is no model {name!r}{hint} choose from {', '.join(_MODELS)}")
+        raise ValueError(f"there is no model {name!r}; {nearest(name, _MODELS)}")
     return _MODELS[name]
 
 

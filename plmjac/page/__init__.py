@@ -1,11 +1,11 @@
 """One HTML file that holds a whole report: text, tables, figures and an interactive view, and nothing from the network.
 
-Builds strings from what it is given; it neither reads a store nor computes. All text is escaped here, in one place:
-ids and reasons come from users' files.
+document.py escapes all text, in one place: ids and reasons come from users' files.
 """
 
 from plmjac.page.document import Section, figure, folded, note, printed, table, terms, write_page
 from plmjac.page.explorer import MIN_SEPARATION, ExplorerProtein, couplings_of, explorer
+from plmjac.page.sections import page_of
 
 __all__ = [
     "MIN_SEPARATION",
@@ -16,6 +16,7 @@ __all__ = [
     "figure",
     "folded",
     "note",
+    "page_of",
     "printed",
     "table",
     "terms",

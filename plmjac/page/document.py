@@ -16,11 +16,16 @@ MAX_ROWS = 500
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it, as HTML; `anchor` is what links to it."""
+    """A heading and the HTML under it; `anchor` is the name that links use."""
 
     anchor: str
     title: str
     body: str
+
+
+def anchor_of(name: str) -> str:
+    """A name as an anchor: letters, digits, `_` and `-`; what else it holds is a `-`."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name)
 
 
 def note(text: str, *, warning: bool = False) -> str:
@@ -29,7 +34,7 @@ def note(text: str, *, warning: bool = False) -> str:
 
 
 def terms(items: Mapping[str, object]) -> str:
-    """Names and what they stand for, one a line."""
+    """Names and their values, one a line."""
     lines = (f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in items.items())
     return f"<dl>{''.join(lines)}</dl>"
 
@@ -75,16 +80,16 @@ def figure(drawn: Figure, name: str) -> str:
     drawn.clear()
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{anchor_of(name)}-", svg)
     return f'<div class="figure" role="img" aria-label="{escape(name)}">{svg}</div>'
 
 
-def write_page(title: str, lead: str, sections: Sequence[Section], *, script: str = "", footer: str = "") -> str:
-    """The whole file; `script` is what `explorer` gave, if the page has an interactive view."""
+def write_page(title: str, lead: str, sections: Sequence[Section], script: str = "", footer: str = "") -> str:
+    """The whole file; `script` is that of `explorer`, if the page has an interactive view."""
     style = resources.files("plmjac.page").joinpath("page.css").read_text(encoding="utf-8")
-    links = "".join(f'<a href="#{section.anchor}">{escape(section.title)}</a>' for section in sections)
+    links = "".join(f'<a href="#{escape(section.anchor)}">{escape(section.title)}</a>' for section in sections)
     body = "".join(
-        f'<section id="{section.anchor}"><h2>{escape(section.title)}</h2>{section.body}</section>'
+        f'<section id="{escape(section.anchor)}"><h2>{escape(section.title)}</h2>{section.body}</section>'
         for section in sections
     )
     return (

@@ -4,10 +4,11 @@ Read with `open_store`; the writing half is for plmjac.inference.
 """
 
 from plmjac.store.layout import CorruptStoreError, StoreError
+from plmjac.store.lock import StoreLock
 from plmjac.store.manifest import read_manifest, write_manifest
 from plmjac.store.reader import JacobianStore, StoredProtein, completed, open_store, stored_proteins
 from plmjac.store.saved_rows import SavedRows
-from plmjac.store.verification import Damage, verify
+from plmjac.store.verification import Damage, repair, verify
 from plmjac.store.writer import PendingProtein, StoreWriter, create_or_check, lock
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "PendingProtein",
     "SavedRows",
     "StoreError",
+    "StoreLock",
     "StoreWriter",
     "StoredProtein",
     "completed",
@@ -24,6 +26,7 @@ __all__ = [
     "lock",
     "open_store",
     "read_manifest",
+    "repair",
     "stored_proteins",
     "verify",
     "write_manifest",

@@ -1,4 +1,4 @@
-"""Where things lie in a store, and how a file gets there whole: docs/format.md in code.
+"""Where things lie in a store, and how its files are sealed: docs/format.md in code.
 
 Everything that another process may look at appears by rename, after its bytes were forced to the disk. Costs two
 `fsync`s a file; gives a store that a power cut leaves readable.
@@ -12,6 +12,8 @@ from typing import Any
 
 import zarr.codecs
 
+from plmjac.files import UsageError, sync
+
 FORMAT_VERSION = 1
 PROTEINS, PENDING, FAILED, MANIFEST = "proteins", "pending", "failed", "manifest.parquet"
 
@@ -19,32 +21,12 @@ COMPRESSORS = (zarr.codecs.ZstdCodec(level=1), zarr.codecs.Crc32cCodec())
 """zstd because every Zarr reader has it; the checksum last, so that it covers the bytes as they lie on the disk."""
 
 
-class StoreError(ValueError):
+class StoreError(UsageError):
     """A store that cannot be used as asked; the message says which, why, and what to do."""
 
 
 class CorruptStoreError(StoreError):
     """Bytes of a store that are missing or not what was written."""
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Put a file in place so that it is there whole or not at all, even after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Force a file or a folder's list of names to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sync_tree(folder: Path) -> None:
@@ -56,8 +38,8 @@ def sync_tree(folder: Path) -> None:
 
 
 def to_json(value: Any) -> bytes:
-    """JSON with sorted keys, so that the same content is the same bytes."""
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode()
+    """JSON with sorted keys, so that the same content is the same bytes; half characters (of file names) escaped."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def digest(value: Any) -> str:

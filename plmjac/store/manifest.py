@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plmjac.store.layout import MANIFEST, CorruptStoreError, digest, write_whole
+from plmjac.files import write_whole
+from plmjac.store.layout import MANIFEST, CorruptStoreError, digest
 from plmjac.workplan import ManifestRow
 
 SCHEMA = pa.schema(
@@ -19,21 +20,26 @@ SCHEMA = pa.schema(
 )
 
 
-def write_manifest(store: Path, rows: Iterable[ManifestRow]) -> None:
-    """Replace the manifest, whole or not at all; its pages carry checksums, its rows a digest."""
+def write_manifest(store: Path, rows: Iterable[ManifestRow], name: str = MANIFEST) -> None:
+    """Replace the manifest, or another file of rows, whole or not at all; pages carry checksums, the rows a digest."""
     documents = [vars(row) for row in rows]  # asdict would copy every string of 20,000 proteins
-    table = pa.Table.from_pylist(documents, schema=SCHEMA.with_metadata({"digest": digest(documents)}))
+    schema = SCHEMA
+    if not any(document["residue_numbers"] for document in documents):
+        # No structures: as in stores of before 2026-11-26, which had no such column.
+        documents = [{name: value for name, value in row.items() if name != "residue_numbers"} for row in documents]
+        schema = schema.remove(schema.get_field_index("residue_numbers"))
+    table = pa.Table.from_pylist(documents, schema=schema.with_metadata({"digest": digest(documents)}))
     buffer = BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    write_whole(store / MANIFEST, buffer.getvalue())
+    write_whole(store / name, buffer.getvalue())
 
 
-def read_manifest(store: Path) -> list[ManifestRow]:
+def read_manifest(store: Path, name: str = MANIFEST) -> list[ManifestRow]:
     """Every row of the manifest, in input order; empty where no run has got that far.
 
     Raises CorruptStoreError where the file cannot be read as it was written.
     """
-    path = store / MANIFEST
+    path = store / name
     if not path.exists():
         return []
     try:

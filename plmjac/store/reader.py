@@ -17,6 +17,8 @@ from jaxtyping import Float, Int64, Shaped
 from zarr.storage import LocalStore
 
 from plmjac.alphabet import NUM_AMINO_ACIDS, encode
+from plmjac.files import nearest
+from plmjac.readouts import READOUTS
 from plmjac.records import Chains
 from plmjac.store.layout import FORMAT_VERSION, PROTEINS, CorruptStoreError, StoreError, read_group_document
 from plmjac.store.manifest import read_manifest
@@ -33,6 +35,11 @@ class StoredProtein:
     chains: Chains | None = None
     is_completed: bool = False
     """Whether the contact map is that of `completed` rows, as in stores of fewer amino acids since 2026-11-24."""
+    residue_numbers: tuple[str, ...] | None = None
+    """The author's number of every residue, with insertion codes ("52", "52A"), empty where it is not known.
+
+    None for what was read without a structure, and in stores of before 2026-11-26.
+    """
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -47,20 +54,11 @@ class StoredProtein:
         """The arrays there are: contacts, logits, jacobian, ..."""
         return tuple(sorted(path.parent.name for path in self.folder.glob("*/zarr.json")))
 
-    @property
-    def contacts(self) -> Float[np.ndarray, "L L"]:
-        """The contact map of the categorical Jacobian."""
-        return self.array("contacts")
-
-    @property
-    def logits(self) -> Float[np.ndarray, "L 20"]:
-        """Wild-type logits."""
-        return self.array("logits")
-
-    @property
-    def jacobian(self) -> Float[np.ndarray, "L A L 20"]:
-        """The raw Jacobian as stored (float16): jacobian[i, a, j, b], change of the logit of b at j when i is a."""
-        return self.array("jacobian")
+    def __getattr__(self, name: str) -> Shaped[np.ndarray, "..."]:
+        """Any readout by its name: `contacts`, `logits`, the raw `jacobian` as stored (float16), ..."""
+        if name in READOUTS:
+            return self.array(name)
+        raise AttributeError(f"a stored protein has no {name!r}; {nearest(name, READOUTS)}")
 
     @property
     def letters(self) -> Int64[np.ndarray, "L A"] | None:
@@ -79,11 +77,6 @@ class StoredProtein:
 
         completed = among_all(*(torch.from_numpy(each) for each in (jacobian, self.letters, encode(self.sequence))))
         return completed.numpy()
-
-    @property
-    def contact_head(self) -> Float[np.ndarray, "L L"]:
-        """Contact probabilities of the model's supervised head."""
-        return self.array("contact_head")
 
     @cached_property
     def outcomes(self) -> tuple[str, ...]:
@@ -203,8 +196,14 @@ class JacobianStore:
         attributes = read_group_document(folder / "zarr.json")
         if (attributes.get("sequence"), chains_of(attributes)) != row.input:
             raise CorruptStoreError(f"{folder} holds another sequence than the manifest says; run plmjac.verify")
+        numbers = row.residue_numbers.split(" ") if row.residue_numbers else None
         return StoredProtein(
-            folder, identifier, row.sequence, Chains.parse(row.chains), maps_are_completed(self.attributes)
+            folder,
+            identifier,
+            row.sequence,
+            Chains.parse(row.chains),
+            maps_are_completed(self.attributes),
+            tuple("" if text == "-" else text for text in numbers) if numbers else None,
         )
 
     def __contains__(self, identifier: object) -> bool:

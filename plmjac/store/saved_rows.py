@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from plmjac.files import write_whole
 from plmjac.records import WorkItem
-from plmjac.store.layout import PENDING, write_whole
+from plmjac.store.layout import PENDING
 
 FOLDER = "saved"
 

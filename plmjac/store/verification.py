@@ -2,19 +2,31 @@
 
 Shallow: sha256 of every file against the list that was sealed into its group at commit, nothing decoded. Deep: also
 decodes every array and makes the contact map again from the stored Jacobian, or the recoveries from the stored blocks.
+What is damaged can be put back to pending. Hidden files that a file browser leaves (.DS_Store) are no damage.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from plmjac.files import write_whole
 from plmjac.jacobian import contact_map
 from plmjac.segments import recoveries
-from plmjac.store.layout import MANIFEST, PROTEINS, CorruptStoreError, StoreError, file_digest, read_group_document
+from plmjac.store.layout import (
+    MANIFEST,
+    PROTEINS,
+    CorruptStoreError,
+    StoreError,
+    file_digest,
+    group_document,
+    read_group_document,
+)
+from plmjac.store.manifest import write_manifest
 from plmjac.store.reader import JacobianStore, StoredProtein, chains_of, maps_are_completed
+from plmjac.store.writer import StoreWriter
 from plmjac.workplan import ManifestRow
 
 CONTACT_TOLERANCE = 5e-3
@@ -23,6 +35,9 @@ CONTACT_TOLERANCE = 5e-3
 
 RECOVERY_ARRAYS = frozenset({"segments", "reference", "segment", "step", "repeat", "visible", "recovery"})
 """What every protein of a recovery store has, whatever was kept besides."""
+
+
+UNKNOWN = "the manifest does not know it"
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ def verify(store: JacobianStore, *, deep: bool = False) -> Iterator[tuple[str, l
     """
     rows = {row.key: row for row in store.rows if not row.alias_of}
     folder = store.path / PROTEINS
-    present = {entry.name for entry in folder.iterdir()} - {"zarr.json"} if folder.is_dir() else set()
+    present = _present(folder)
     gone = {row.alias_of or row.key for row in store.rows if row.status == "done"} - present
     if own := list(_store_problems(store, present)):
         yield "", [Damage("", problem) for problem in own]
@@ -49,6 +64,41 @@ def verify(store: JacobianStore, *, deep: bool = False) -> Iterator[tuple[str, l
             yield key, [Damage(key, "marked as done, but its folder is gone")]
         else:
             yield key, [Damage(key, text) for text in _problems(store, key, rows.get(key), deep)]
+
+
+def repair(store: JacobianStore, problems: Mapping[str, list[Damage]]) -> tuple[list[str], int]:
+    """Put the damaged proteins of a store back to pending, and its manifest in order. Only under the store's lock.
+
+    `problems` is what `verify` found. Whatever input a protein came from: the next run of it computes the protein
+    again. Returns the keys put back, and how many whole proteins the manifest did not know and now does.
+    """
+    writer, folder = StoreWriter(store.path), store.path / PROTEINS
+    write_whole(folder / "zarr.json", group_document({}))
+    back = {key for key, found in problems.items() if key and any(damage.problem != UNKNOWN for damage in found)}
+    for key in sorted(back & _present(folder)):
+        writer.remove(key)
+    rows = [
+        replace(row, status="pending") if row.status == "done" and (row.alias_of or row.key) in back else row
+        for row in store.rows
+    ]
+    unknown = sorted(_present(folder) - {row.key for row in rows})
+    write_manifest(store.path, rows + [_row_of(folder / key) for key in unknown])
+    return sorted(back), len(unknown)
+
+
+def _row_of(folder: Path) -> ManifestRow:
+    """The manifest's row of a protein by its own word; of its source and its cost it knows nothing."""
+    attributes = read_group_document(folder / "zarr.json")
+    sequence = attributes["sequence"]
+    chains = chains_of(attributes)
+    return ManifestRow(attributes["id"], folder.name, len(sequence), sequence, status="done", chains=chains)
+
+
+def _present(folder: Path) -> set[str]:
+    """The names in proteins/ but for the group's own file and hidden ones."""
+    if not folder.is_dir():
+        return set()
+    return {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} - {"zarr.json"}
 
 
 def _store_problems(store: JacobianStore, present: set[str]) -> Iterator[str]:
@@ -72,7 +122,7 @@ def _problems(store: JacobianStore, key: str, row: ManifestRow | None, deep: boo
         return [f"its zarr.json is damaged or gone ({error})"]
     problems = list(_differences(folder, expected))
     if row is None and store.rows:
-        problems.append("the manifest does not know it")
+        problems.append(UNKNOWN)
     if row is not None and (row.id, *row.input) != (attributes["id"], sequence, chains_of(attributes)):
         problems.append("its id, sequence or chains are not those of the manifest")
     is_recovery = store.attributes["kind"] == "recovery"
@@ -87,7 +137,8 @@ def _problems(store: JacobianStore, key: str, row: ManifestRow | None, deep: boo
 
 
 def _differences(folder: Path, expected: dict[str, str]) -> Iterator[str]:
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {"zarr.json"}
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    present = {path.relative_to(folder).as_posix() for path in files} - {"zarr.json"}
     for name in sorted(expected.keys() | present):
         if name not in present:
             yield f"{name} is gone"

@@ -7,16 +7,18 @@ holds the lock.
 
 import os
 import shutil
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import zarr
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from zarr.storage import LocalStore
 
+from plmjac.files import TEMPORARY, is_temporary, nearest, sync, write_whole
+from plmjac.readouts import READOUTS
 from plmjac.records import Chains, Failure
 from plmjac.store.layout import (
     COMPRESSORS,
@@ -28,19 +30,16 @@ from plmjac.store.layout import (
     digest,
     group_document,
     read_group_document,
-    sync,
     sync_tree,
     to_json,
     tree_digests,
-    write_whole,
 )
+from plmjac.store.lock import RUN, StoreLock
 from plmjac.store.saved_rows import FOLDER
+from plmjac.workplan import ManifestRow
 
 LATER_KEYS = ("substitutions.symmetrized",)
 """Of the identity; what an earlier version wrote without them was made otherwise and is not continued."""
-
-DTYPES = {"jacobian": "float16", "attention_heads": "float16"}
-"""What is not named here is stored in float32; whole numbers in int32, truth values in bool."""
 
 
 @dataclass
@@ -52,22 +51,24 @@ class PendingProtein:
     attributes: dict[str, Any]
     arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict)
 
-    def write(self, name: str, values: Shaped[np.ndarray, "..."], rows_per_chunk: int | None = None) -> None:
-        """Write a whole array, as one chunk or so many rows a chunk; whole numbers and truth values stay what they are.
+    def write(self, name: str, values: Shaped[np.ndarray, "..."], start: int = 0) -> None:
+        """Write a whole array, or of a readout that comes in blocks of rows the block at `start`, the first one first.
 
-        Raises ValueError where a value is not finite.
+        Types and chunks are those of its readout. Raises ValueError for a name that is no readout, and where a value is
+        not finite.
         """
-        one_layer = 1 if name == "attention_heads" else None
-        chunks = (rows_per_chunk or one_layer or len(values), *values.shape[1:])
-        stored = self._checked(name, values)
-        self._array(name, values.shape, chunks, stored.dtype)[...] = stored
-
-    def write_rows(self, start: int, rows: Float[np.ndarray, "R A L 20"], rows_per_chunk: int) -> None:
-        """Write one block of rows of the Jacobian: exactly one chunk. Raises ValueError where a value is not finite."""
-        shape = (self.attributes["length"], *rows.shape[1:])
-        stored = self._checked("jacobian", rows)
-        array = self._array("jacobian", shape, (rows_per_chunk, *rows.shape[1:]), stored.dtype)
-        array[start : start + len(rows)] = stored
+        if name not in READOUTS:
+            raise ValueError(f"there is no readout {name!r}; {nearest(name, READOUTS)}")
+        spec = READOUTS[name]
+        with np.errstate(over="ignore"):
+            stored = values.astype(spec.dtype)
+        if not np.isfinite(stored).all():
+            raise ValueError(f"{name} has values that are not finite, or too large for {stored.dtype}")
+        shape = (self.attributes["length"], *values.shape[1:]) if spec.is_in_blocks else values.shape
+        if name not in self.arrays:
+            self.arrays[name] = self._create(name, shape, spec.chunk_shape(shape, len(values)), stored.dtype)
+        first = start if spec.is_in_blocks else 0
+        self.arrays[name][first : first + len(values)] = stored
 
     def commit(self) -> None:
         """Seal the group with the checksum of each of its files and make it appear under proteins/."""
@@ -88,33 +89,22 @@ class PendingProtein:
         """Remove what was written so far."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _array(
+    def _create(
         self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: "np.dtype[Any]"
     ) -> "zarr.Array[Any]":
-        if name not in self.arrays:
-            # What is missing reads as NaN, never as zero; other dtypes have no such value: there the files are counted.
-            fill_value = float("nan") if dtype.kind == "f" else -1 if dtype.kind == "i" else False
-            self.arrays[name] = zarr.create_array(
-                LocalStore(self.folder),
-                name=name,
-                shape=shape,
-                chunks=tuple(max(1, size) for size in chunks),
-                dtype=dtype,
-                compressors=list(COMPRESSORS),
-                fill_value=fill_value,
-                config={"write_empty_chunks": True},
-                zarr_format=3,
-            )
-        return self.arrays[name]
-
-    @staticmethod
-    def _checked(name: str, values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-        kinds = {"f": "float32", "i": "int32", "b": "bool"}
-        with np.errstate(over="ignore"):
-            stored = values.astype(DTYPES.get(name, kinds[values.dtype.kind]))
-        if not np.isfinite(stored).all():
-            raise ValueError(f"{name} has values that are not finite, or too large for {stored.dtype}")
-        return stored
+        # What is missing reads as NaN, never as zero; other dtypes have no such value: there the files are counted.
+        fill_value = float("nan") if dtype.kind == "f" else -1 if dtype.kind == "i" else False
+        return zarr.create_array(
+            LocalStore(self.folder),
+            name=name,
+            shape=shape,
+            chunks=chunks,
+            dtype=dtype,
+            compressors=list(COMPRESSORS),
+            fill_value=fill_value,
+            config={"write_empty_chunks": True},
+            zarr_format=3,
+        )
 
 
 class StoreWriter:
@@ -139,18 +129,27 @@ class StoreWriter:
         return PendingProtein(folder, self.path / PROTEINS / key, attributes)
 
     def fail(self, key: str, identifier: str, failure: Failure) -> None:
-        """Record why a protein could not be computed."""
-        self.record_failure(key, identifier, failure.reason, failure.trace)
-
-    def record_failure(self, key: str, identifier: str, reason: str, trace: str = "") -> None:
-        """Write failed/<key>.json."""
-        document = {"id": identifier, "key": key, "reason": reason, "trace": trace}
+        """Record why a protein could not be computed: failed/<key>.json."""
+        document = {"id": identifier, "key": key, "reason": failure.reason, "trace": failure.trace}
         write_whole(self.path / FAILED / f"{key}.json", to_json(document))
 
-    def forget_failures(self) -> None:
-        """Drop the failures of earlier runs: this run tries again and reports its own."""
+    def record_refused(self, rows: Iterable[ManifestRow]) -> None:
+        """Write failed/<key>.json of input records that no run could compute.
+
+        Not forced to the disk, for each start writes them anew: two waits for the disk a record are minutes where a
+        large input is bad.
+        """
+        for row in rows:
+            path = self.path / FAILED / f"{row.key}.json"
+            temporary = path.with_name(f"{TEMPORARY}{path.name[-80:]}")
+            temporary.write_bytes(to_json({"id": row.id, "key": row.key, "reason": row.reason, "trace": ""}))
+            os.replace(temporary, path)
+
+    def forget_failures(self, keys: Collection[str] | None = None) -> None:
+        """Drop the failures of earlier runs, of all proteins or of these: this run tries again and reports its own."""
         for path in (self.path / FAILED).glob("*.json"):
-            path.unlink()
+            if keys is None or path.name.removesuffix(".json") in keys:
+                path.unlink()
 
     def clear_pending(self) -> None:
         """Remove what killed runs left behind, but for whole blocks of long proteins. Only under the lock."""
@@ -160,23 +159,30 @@ class StoreWriter:
         for path in (self.path / PROTEINS).iterdir():
             if path.is_dir() and not (path / "zarr.json").is_file():  # somebody began to delete it
                 shutil.rmtree(path)
-        for path in [*self.path.glob(".*.tmp"), *(self.path / FAILED).glob(".*.tmp")]:
-            path.unlink()
+        for folder in (self.path, self.path / PROTEINS, self.path / FAILED):
+            for path in folder.iterdir():
+                if is_temporary(path.name):
+                    path.unlink()
+
+    def remove(self, key: str) -> None:
+        """Take a protein out of the store; killed at any instant it is there whole, or gone."""
+        doomed = self.path / PENDING / key
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.rename(self.path / PROTEINS / key, doomed)
+        sync(self.path / PROTEINS)
+        if doomed.is_dir():
+            shutil.rmtree(doomed)
+        else:
+            doomed.unlink()
 
 
-def lock(path: Path) -> filelock.BaseFileLock:
-    """Keep the store, there already or not, for this run until the process ends, however it ends.
+def lock(path: Path, role: str = RUN) -> StoreLock:
+    """Keep the store, there already or not, for this run or shard until `release` or the end of the process.
 
     Raises StoreError while another run holds it, or where the path is something else than a store.
     """
     _check_is_ours(path)
-    (path / PENDING).mkdir(parents=True, exist_ok=True)
-    guard = filelock.FileLock(path / PENDING / "lock")
-    try:
-        guard.acquire(timeout=0)
-    except filelock.Timeout:
-        raise StoreError(f"{path} is being written by another run; wait for it to end, or use another store") from None
-    return guard
+    return StoreLock(path, role)
 
 
 def create_or_check(path: Path, identity: dict[str, Any], details: dict[str, Any]) -> dict[str, Any]:
@@ -207,7 +213,7 @@ def _check_is_ours(path: Path) -> None:
         raise StoreError(f"{path} is a file; give store= the name of a folder, such as runs/my.zarr")
     strangers = {entry.name for entry in path.iterdir()} if path.exists() else set()
     if not (path / "zarr.json").exists() and strangers - {PROTEINS, PENDING, FAILED}:
-        if all(name.startswith(".") and name.endswith(".tmp") for name in strangers - {PROTEINS, PENDING, FAILED}):
+        if all(is_temporary(name) for name in strangers - {PROTEINS, PENDING, FAILED}):
             return
         raise StoreError(f"{path} holds other files and is no plmjac store; give store= the name of a new folder")
 

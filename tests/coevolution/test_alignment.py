@@ -21,6 +21,15 @@ FORMATS = {
     "fasta": ">query\nLAGV\n>hit\nL--V\n",
     "lower case": ">query\nlagv\n>hit\nl--v\n",
     "stockholm": "# STOCKHOLM 1.0\n#=GF ID x\nquery LA\nhit L.\n\nquery GV\nhit -V\n#=GC RF xxxx\n//\n",
+    "annotation of one block": "# STOCKHOLM 1.0\n\nquery LA\n#=GR query SS HH\nhit L.\n\nquery GV\nhit -V\n//\n",
+    "blank line first": "\n\n# STOCKHOLM 1.0\nquery LAGV\nhit L--V\n//\n",
+    "tabs": "# STOCKHOLM 1.0\nquery\tLAGV\nhit\tL--V\n//\n\n",
+    "no end": "# STOCKHOLM 1.0\nquery LAGV\nhit L--V\n",
+    "byte order mark": "\ufeff# STOCKHOLM 1.0\r\nquery LAGV\r\nhit L--V\r\n//\r\n",
+    "old line ends": ">query\rLAGV\r>hit\rL--V\r",
+    "NUL at the end": ">101\nLAGV\n>hit\tx\nL--aV\n\0",
+    "two searches of one query": ">101\nLAGV\n\0>101\nLAGV\n>hit\nL--V\n",
+    "comments first": "#4\t1\n>101\nLAGV\n>hit\nL--V\n",
 }
 
 
@@ -49,7 +58,13 @@ def test_states_are_in_the_order_of_the_package(tmp_path: Path) -> None:
         (b">one\nLAG\n>two\nLA\n", "'two' has 2 columns and the first record 3"),
         (b"LAG\n", "no FASTA record"),
         (b"", "no FASTA record"),
-        (b"# STOCKHOLM 1.0\none LAG\ntwo LA\n//\n", "Stockholm"),
+        (b"# STOCKHOLM 1.0\none LAG\ntwo LA\n//\n", "Stockholm: 'two' has 2 columns and the first row 3"),
+        (b"# STOCKHOLM 1.0\none LAG\none LAG\n//\n", "'one LAG' is a name twice in one block"),
+        (b"# STOCKHOLM 1.0\none LAG V\n//\n", "is no name and row"),
+        (b"# STOCKHOLM 1.0\none LAG\n//\n# STOCKHOLM 1.0\ntwo LAG\n//\n", "more than one Stockholm alignment"),
+        (b"# STOCKHOLM 1.0\n//\n", "has no row"),
+        (b"CLUSTAL W (1.83) multiple sequence alignment\n\none LAG\n", "is a Clustal file; convert it to a3m"),
+        (b">101\nLAGV\n\0>102\nLAGG\n", "alignments of '101' and '102'"),
         (gzip.compress(b">one\nLAG\n" * 9000)[:-20], "copy or download the file again"),
     ],
 )
@@ -61,6 +76,13 @@ def test_what_is_no_alignment_is_refused_by_name(content: bytes, message: str, t
     assert str(path) in str(caught.value)
     with pytest.raises(InputError, match=r"missing\.a3m cannot be read"):
         read_alignment(tmp_path / "missing.a3m")
+
+
+def test_stops_and_borders_of_chains_are_no_residues(tmp_path: Path) -> None:
+    (tmp_path / "P1.a3m").write_text(">P1\nLAGV:SER*\n>hit\nL*-V:-ER*\n", encoding="utf-8")
+    found = load_alignment_for(tmp_path, "P1", "LAGVSER")
+    assert found.states.tolist() == [[0, 1, 2, 3, 4, 5, 6], [0, GAP, GAP, 3, GAP, 5, 6]] and found.identity == 1
+    assert found.positions.tolist() == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_columns_of_query() -> None:
@@ -100,6 +122,15 @@ def test_rows_of_proteins_given_apart(tmp_path: Path) -> None:
             load_alignment_for(folder, identifier, "MAGV", queries=queries)
     with pytest.raises(InputError, match="4 columns and the query of 'x' 2"):
         load_alignment_for(folder, "x", "MAGV", queries={"x": Query("PF1", "LA")})
+
+
+@pytest.mark.parametrize("identifier", ["x" * 300, "../P1", "a\0b", "nobody"])
+def test_an_id_that_is_no_file_name_has_no_alignment(identifier: str, tmp_path: Path) -> None:
+    folder = tmp_path / "alignments"
+    folder.mkdir()
+    (tmp_path / "P1.a3m").write_text(">P1\nLAGV\n", encoding="utf-8")
+    with pytest.raises(InputError, match="holds no alignment"):
+        load_alignment_for(folder, identifier, "LAGV")
 
 
 def test_two_files_of_one_protein_are_a_question(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""fetch against a server on loopback that fails in every way a server can."""
+"""Downloads from a server on loopback that fails in every way a server can."""
 
 import gzip
 import hashlib
@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from plmjac.datasets.base import InputError
-from plmjac.datasets.download import BadDownload, NotFound, Unreachable, cache_folder, fetch
+from plmjac.files import BadDownload, NotFound, Unreachable, UsageError, cache_folder, download
 
 
 @pytest.fixture
@@ -23,16 +22,16 @@ def leftovers(target: Path) -> list[str]:
 
 def test_fails_twice_then_serves(server: Any, target: Path) -> None:
     server.answers["/f"] = [server.status(503), server.status(500), server.body(b"content")]
-    assert fetch(f"{server.url}/f", target) == target
+    assert download(f"{server.url}/f", target) == target
     assert target.read_bytes() == b"content" and len(server.requests) == 3
     assert leftovers(target) == ["file.txt"]
-    fetch(f"{server.url}/f", target)
+    download(f"{server.url}/f", target)
     assert len(server.requests) == 3  # what is there is not asked for again
 
 
 def test_not_found_is_not_retried(server: Any, target: Path) -> None:
     with pytest.raises(NotFound, match="404"):
-        fetch(f"{server.url}/f", target)
+        download(f"{server.url}/f", target)
     assert len(server.requests) == 1 and leftovers(target) == []
 
 
@@ -40,16 +39,16 @@ def test_not_found_is_not_retried(server: Any, target: Path) -> None:
 def test_errors_that_last(server: Any, target: Path, code: int, requests: int) -> None:
     server.answers["/f"] = [server.status(code)]
     with pytest.raises(BadDownload, match=str(code)):
-        fetch(f"{server.url}/f", target)
+        download(f"{server.url}/f", target)
     assert len(server.requests) == requests and leftovers(target) == []
 
 
 def test_cut_transfer_is_repeated(server: Any, target: Path) -> None:
     server.answers["/f"] = [server.body(b"con", promised=7), server.body(b"content")]
-    assert fetch(f"{server.url}/f", target).read_bytes() == b"content"
+    assert download(f"{server.url}/f", target).read_bytes() == b"content"
     server.answers["/g"] = [server.body(b"con", promised=7)]
     with pytest.raises(Unreachable, match="peer closed"):
-        fetch(f"{server.url}/g", target.with_name("g"))
+        download(f"{server.url}/g", target.with_name("g"))
     assert leftovers(target) == ["file.txt"]
 
 
@@ -58,14 +57,14 @@ def test_connection_refused(target: Path) -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     with pytest.raises(Unreachable, match=f"127.0.0.1:{port}.*network"):
-        fetch(f"http://127.0.0.1:{port}/f", target)
+        download(f"http://127.0.0.1:{port}/f", target)
     assert leftovers(target) == []
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/f", "nonsense", "http://[broken/f"])
 def test_addresses_that_are_none(target: Path, url: str) -> None:
-    with pytest.raises(InputError):
-        fetch(url, target)
+    with pytest.raises(UsageError):
+        download(url, target)
     assert leftovers(target) == []
 
 
@@ -73,25 +72,25 @@ def test_slow_server(server: Any, target: Path) -> None:
     import time
 
     server.answers["/f"] = [lambda handler: time.sleep(0.5), server.body(b"content")]
-    assert fetch(f"{server.url}/f", target, timeout=0.2).read_bytes() == b"content"
+    assert download(f"{server.url}/f", target, timeout=0.2).read_bytes() == b"content"
 
 
 def test_checksum_and_check(server: Any, target: Path) -> None:
     server.answers["/f"] = [server.body(b"wrong"), server.body(b"right")]
     digest = hashlib.sha256(b"right").hexdigest()
-    assert fetch(f"{server.url}/f", target, sha256=digest).read_bytes() == b"right"
+    assert download(f"{server.url}/f", target, sha256=digest).read_bytes() == b"right"
 
     def check(path: Path) -> None:
         if path.read_bytes() != b"right":
             raise ValueError("it is not right")
 
     server.answers["/g"] = [server.body(b"wrong"), server.body(b"right")]
-    assert fetch(f"{server.url}/g", target.with_name("g"), check=check).read_bytes() == b"right"
+    assert download(f"{server.url}/g", target.with_name("g"), check=check).read_bytes() == b"right"
     server.answers["/h"] = [server.body(b"wrong")]
     with pytest.raises(BadDownload, match="it is not right"):
-        fetch(f"{server.url}/h", target.with_name("h"), check=check)
+        download(f"{server.url}/h", target.with_name("h"), check=check)
     with pytest.raises(BadDownload, match="sha256"):
-        fetch(f"{server.url}/h", target.with_name("h"), sha256=digest)
+        download(f"{server.url}/h", target.with_name("h"), sha256=digest)
     assert leftovers(target) == ["file.txt", "g"]
 
 
@@ -105,13 +104,13 @@ def test_content_encoding_is_undone_once(server: Any, target: Path) -> None:
         handler.wfile.write(content)
 
     server.answers["/f"] = [answer]
-    assert fetch(f"{server.url}/f", target).read_bytes() == b"content"
+    assert download(f"{server.url}/f", target).read_bytes() == b"content"
 
 
 def test_cache_that_cannot_be_written(server: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match="PLMJAC_CACHE"):
-        fetch(f"{server.url}/f", tmp_path / "file" / "target")
+    with pytest.raises(UsageError, match="PLMJAC_CACHE"):
+        download(f"{server.url}/f", tmp_path / "file" / "target")
 
 
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -119,4 +118,3 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache_folder("pdb") == Path("~/.cache/plmjac/pdb").expanduser()
     monkeypatch.setenv("PLMJAC_CACHE", str(tmp_path))
     assert cache_folder("pdb") == tmp_path / "pdb"
-    assert cache_folder("pdb", str(tmp_path / "here")) == tmp_path / "here"

@@ -93,7 +93,7 @@ def test_unusable_arguments(arguments: dict[str, Any], said: str) -> None:
 
 
 def test_unusable_folders_and_unknown_names(folder: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no chain Z; there are 1AAA_A, 1AAA_B"):
+    with pytest.raises(InputError, match="no chain Z; there are: 1AAA_A, 1AAA_B"):
         list(PdbDataset(path=folder, chains=["A", "Z"]))
     with pytest.raises(InputError, match="nothing found for 1aab"):
         list(PdbDataset(path=folder, ids=["1aab"]))

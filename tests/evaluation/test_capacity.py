@@ -87,6 +87,6 @@ def test_planted_couplings_are_counted(tmp_path: Path) -> None:
     mean = found["pairs / residue"].mean()
     estimates = outcome.tables["capacity"].set_index("estimate")["parameters"]
     assert estimates["measured pairs, run"] == pytest.approx(20_000 * 256 * mean * 400)
-    assert "not counted: short" in outcome.text and "measured couplings, run" in outcome.text
+    assert "not scored: short" in outcome.text and "measured couplings, run" in outcome.text
     save(outcome.figures["capacity"](), tmp_path / "capacity.png")
     assert (tmp_path / "capacity.png").stat().st_size > 5_000

@@ -11,6 +11,7 @@ from written_store import sequence_of, written_store
 
 from plmjac.evaluation import EvaluationError, Inputs, Store
 from plmjac.evaluation.contact_precision import Settings, contact_precision, evaluate
+from plmjac.evaluation.scoring import Structures
 from plmjac.plots import save
 from plmjac.records import ContactList, Contacts, Coordinates, Protein
 
@@ -89,7 +90,7 @@ def test_ordered_pairs_are_the_closed_form(tmp_path: Path, length: int) -> None:
     scores[np.triu_indices(length, 1)] = np.random.default_rng(5).permutation(length * (length - 1) // 2)
     scores += scores.T
     store = written_store(tmp_path / "run.zarr", {"one": {"contacts": scores}})
-    table = contact_precision(store, [Protein("one", sequence_of(length), structure=truth)])
+    table = contact_precision([store], Structures([Protein("one", sequence_of(length), structure=truth)]))[0]
     row = table[table["range"] == "long"].iloc[0]
     hits = round(brute_force(scores, truth.beta, 8.0, 24, None, length // 2) * (length // 2))
     more = round(brute_force(scores, truth.beta, 8.0, 24, None, length // 2 + 1) * (length // 2 + 1)) - hits
@@ -112,7 +113,12 @@ def test_what_cannot_be_scored_has_a_reason(tmp_path: Path) -> None:
     short = structure(20)
     arrays = {name: {"contacts": symmetric(30, 1)} for name in ("empty", "hidden", "naked", "stranger", "only_ca")}
     arrays |= {"short": {"contacts": symmetric(20, 1)}, "unmapped": {"logits": np.zeros((30, 20))}}
-    store = written_store(tmp_path / "run.zarr", arrays, bad=("broken",))
+    store = written_store(
+        tmp_path / "run.zarr",
+        arrays,
+        bad=("broken",),
+        sequences={"naked": sequence_of(30, 9), "stranger": sequence_of(30, 8)},
+    )
     only_ca = ContactList({("ca", 8.0): Contacts(np.ones((30, 30), bool), np.ones(30, bool))})
     sequence = sequence_of(30)
     truth = [
@@ -145,7 +151,12 @@ def test_what_cannot_be_scored_has_a_reason(tmp_path: Path) -> None:
         assert words in reasons[name]
         assert name in outcome.text and words in outcome.text
     assert table.loc[table["range"] == "long", "P@L"].isna().all()
-    assert "nothing could be scored" in outcome.text and not outcome.figures and not outcome.metrics
+    assert (
+        outcome.scored == 0
+        and "nothing could be scored" in outcome.text
+        and not outcome.figures
+        and not outcome.metrics
+    )
     scored = table[(table["protein"] == "short") & (table["range"] == "short")].iloc[0]
     assert scored["P@L"] == pytest.approx(brute_force(symmetric(20, 1), short.beta, 8.0, 6, 12, 20))
 

@@ -283,8 +283,9 @@ def test_the_thresholds_are_those_of_the_configuration(tmp_path: Path) -> None:
 
 def test_nothing_to_read_is_a_sentence(tmp_path: Path) -> None:
     empty = write_store(tmp_path / "e.zarr", "flanking", {"p": {}}, failed=["bad"])
-    with pytest.raises(EvaluationError, match=r"no segment was chosen in this protein.* lower segments"):
-        judged(empty)
+    outcome = judged(empty)
+    assert outcome.scored == 0 and "run predict with a lower segments.threshold" in outcome.text
+    assert "no segment was chosen in this protein" in outcome.text and "bad: failed: " in outcome.text
     jacobian = tmp_path / "j.zarr"
     create_or_check(jacobian, {"kind": "jacobian"}, {})
     with pytest.raises(EvaluationError, match="kind"):

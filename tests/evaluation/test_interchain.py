@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from written_store import sequence_of
 
-from plmjac.evaluation import EvaluationError, Inputs, Store
+from plmjac.evaluation import Inputs, Store
 from plmjac.evaluation.interchain import BLOCK_APC, Settings, block_apc, evaluate
 from plmjac.plots import save
 from plmjac.records import Chains, Coordinates, Protein
@@ -118,10 +118,15 @@ def test_what_cannot_be_scored_says_why(tmp_path: Path) -> None:
     two = Chains(((0, 20), (20, LENGTH)))
     whole = {name: (sequence, CHAINS, contacts) for name in ("apart", "hidden", "unknown", "other_chains", "bare")}
     whole["bare"] = (sequence, CHAINS, {"logits": np.zeros((LENGTH, 20), dtype=np.float32)})
+    own = {name: sequence_of(LENGTH, seed) for seed, name in enumerate(("unknown", "other_chains"), start=5)}
+    whole |= {name: (letters, *whole[name][1:]) for name, letters in own.items()}
     store = store_of(tmp_path / "s.zarr", {**whole, "alone": (sequence, None, contacts)})
     proteins = {"apart": (apart, CHAINS), "hidden": (hidden, CHAINS), "other_chains": (far, two), "bare": (far, CHAINS),
                 "alone": (far, None), "absent": (far, CHAINS)}  # fmt: skip
-    truth = [Protein(name, sequence, structure=known, chains=chains) for name, (known, chains) in proteins.items()]
+    truth = [
+        Protein(name, own.get(name, sequence), structure=known, chains=chains)
+        for name, (known, chains) in proteins.items()
+    ]
     outcome = evaluate(Inputs((store,), lambda: truth), SETTINGS)
     reasons = outcome.tables["interchain"].groupby("protein")["reason"].first().to_dict()
     assert reasons == {
@@ -130,16 +135,16 @@ def test_what_cannot_be_scored_says_why(tmp_path: Path) -> None:
         "unknown": "no structure to compare with",
         "other_chains": "the structure has another sequence, or other chains, than the store",
         "bare": "the store keeps no contact map of it; run predict with keep=[contacts]",
-        "alone": "a single chain",
+        "alone": "a single chain; complexes are computed with +dataset=complex",
         "absent": "not in the store",
         "lost": "failed: no residue",
     }
     assert outcome.tables["interchain"]["P@K"].isna().all() and not outcome.figures
 
 
-def test_a_store_without_complexes_is_an_error(tmp_path: Path) -> None:
+def test_a_store_without_complexes_scores_nothing(tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
     sequence = sequence_of(LENGTH)
     store = store_of(path, {"alone": (sequence, None, {"contacts": symmetric(LENGTH)})})
-    with pytest.raises(EvaluationError, match="\\+dataset=complex"):
-        evaluate(Inputs((store,), lambda: [Protein("alone", sequence, structure=walk(LENGTH, 1))]), SETTINGS)
+    outcome = evaluate(Inputs((store,), lambda: [Protein("alone", sequence, structure=walk(LENGTH, 1))]), SETTINGS)
+    assert outcome.scored == 0 and "alone: a single chain; complexes are computed with +dataset=complex" in outcome.text

@@ -89,7 +89,7 @@ def test_the_maps_of_a_store_are_scored_on_the_same_pairs(
     table = _table(folder, [protein, _protein("later", "MKVMKVMKVMKV" * 3)], (store,), methods=("inverse_covariance",))
     part = slice(len(FLANK), len(FLANK) + CORE)
     scores = store.opened["P1"].contacts[part, part]
-    found = table[(table["method"] == "jacobian") & (table["range"] == "all")]
+    found = table[(table["method"] == "contacts") & (table["range"] == "all")]
     assert found[MEASURES].iloc[0].tolist() == pytest.approx(
         [_brute_force(scores, protein, 6, np.inf, divisor) for divisor in (1, 2, 5)]
     )

@@ -165,14 +165,14 @@ def test_what_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.Monke
     ):
         with pytest.raises(ValueError, match=message):
             size_of("masked_lm", checkpoint=checkpoint)
-    with pytest.raises(ValueError, match="model.revision has no effect on the local folder"):
+    with pytest.raises(ValueError, match=r"model\.revision has no effect on the local folder"):
         load_model("masked_lm", checkpoint=tmp_path / "model", revision="abc")
     with pytest.raises(ValueError, match="trust_remote_code=yes: it is False by default"):
         load_model("masked_lm", checkpoint=tmp_path / "model", trust_remote_code="yes")
-    with pytest.raises(ValueError, match="needs model.checkpoint=FILE"):
+    with pytest.raises(ValueError, match=r"needs model\.checkpoint=FILE"):
         size_of("esm1b")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ValueError, match="cannot get nobody/nothing .*model.checkpoint=FOLDER"):
+    with pytest.raises(ValueError, match=r"cannot get nobody/nothing .*model\.checkpoint=FOLDER"):
         load_model("masked_lm", checkpoint="nobody/nothing")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ValueError, match=r"needs transformers, an optional part: pip install 'plmjac\[transformers\]'"):
@@ -235,7 +235,7 @@ def test_code_of_a_repository_runs_only_when_it_is_told_to(tmp_path: Path) -> No
         "class Model(transformers.BertForMaskedLM):\n    config_class = Config\n"
     )
     for call in (load_model, size_of):
-        with pytest.raises(ValueError, match="not loaded unless model.trust_remote_code=true is given"):
+        with pytest.raises(ValueError, match=r"not loaded unless model\.trust_remote_code=true is given"):
             call("masked_lm", checkpoint=tmp_path)
     assert not (tmp_path / "ran").exists()
     assert load_model("masked_lm", checkpoint=tmp_path, trust_remote_code=True).max_length == 62

@@ -2,16 +2,17 @@
 
 Reads recovery stores (`schedule=flanking|random|random_avoiding_30`), one or several side by side: schedules, models,
 seeds. A fraction is of the segments that have a step at all, so its denominator shrinks with the step and is told with
-it. runs.py reads, tables.py computes, report.py says and draws; the definitions are in plmjac.recovery.
+it. runs.py reads, tables.py computes, presentation.py prints and draws; the definitions are in plmjac.recovery.
 """
 
+import numpy as np
 import pandas as pd
 
-from plmjac.evaluation.base import EvaluationError, Inputs, Outcome
-from plmjac.evaluation.contact_recovery.report import figures_of, metrics_of, text_of
+from plmjac.evaluation.base import Inputs, Outcome
+from plmjac.evaluation.contact_recovery.presentation import figures_of, metrics_of, text_of
 from plmjac.evaluation.contact_recovery.runs import CONTEXT, read_runs
-from plmjac.evaluation.contact_recovery.settings import Settings
 from plmjac.evaluation.contact_recovery.tables import (
+    Settings,
     by_direction,
     classified,
     compared,
@@ -20,20 +21,25 @@ from plmjac.evaluation.contact_recovery.tables import (
     partners,
     summary,
 )
+from plmjac.evaluation.tables import not_scored
 
 __all__ = ["Settings", "evaluate"]
 
 
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
-    """Compare the stores. Raises EvaluationError where one is of another kind, or where none holds a segment."""
+    """Compare the stores. Raises EvaluationError where one is of another kind."""
     runs = read_runs(inputs.of_kind("recovery"), settings.recovered)
     filled = [run for run in runs if run.num_segments]
     if not filled:
-        reasons = sorted({reason for run in runs for reason in run.missing["reason"]})
-        stores, why = ", ".join(str(run.store.path) for run in runs), "; ".join(reasons[:5]) or "it is empty"
-        raise EvaluationError(
-            f"no segment in {stores} ({why}); run predict with a lower segments.threshold or a smaller segments.size"
+        missing = _stacked([run.missing.assign(store=run.store.name) for run in runs])
+        text = "\n".join(
+            [
+                f"no segment in {', '.join(str(run.store.path) for run in runs)}; run predict with a lower "
+                "segments.threshold or a smaller segments.size",
+                *(not_scored(missing.assign(steps=np.nan), "steps") if len(missing) else []),
+            ]
         )
+        return Outcome({"segments": missing} if len(missing) else {}, {}, text, 0)
     segments = _stacked([classified(run, settings) for run in runs])
     tables = {
         "summary": pd.DataFrame([summary(run, segments, settings) for run in runs]),
@@ -47,6 +53,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         {name: table for name, table in tables.items() if len(table)},
         figures_of(filled, tables, settings),
         text_of(runs, tables, settings),
+        sum(run.num_segments for run in filled),
         metrics=metrics_of(runs, tables),
     )
 

@@ -82,12 +82,18 @@ def read_runs(stores: Sequence[Store], recovered: float) -> list[Run]:
 def _tables(store: Store, recovered: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     contexts, outcomes = [pd.DataFrame(columns=CONTEXT)], [pd.DataFrame(columns=OUTCOME)]
     own = {row.id for row in store.opened.rows if not row.alias_of}
+    reasons: list[dict[str, Any]] = []
     for identifier in store.opened:
-        if identifier in own:
+        if identifier not in own:
+            continue
+        try:
             of_protein, segments = _protein(store, identifier, recovered)
-            contexts.append(of_protein)
-            outcomes.append(segments)
-    reasons = [
+        except (KeyError, ValueError) as error:  # damage is the end of this protein alone
+            reasons.append({"protein": identifier, "reason": f"damaged: {error}"})
+            continue
+        contexts.append(of_protein)
+        outcomes.append(segments)
+    reasons += [
         {"protein": row.id, "reason": f"{row.status}: {row.reason}"}
         if row.status in ("failed", "skipped")
         else {"protein": row.id, "reason": "has the sequence of another protein, which counts for both"}

@@ -4,14 +4,14 @@ Definitions are in plmjac.recovery; here they meet tables. Intervals are bootstr
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from plmjac.evaluation.contact_recovery.runs import OUTCOME, SEGMENT, Run
-from plmjac.evaluation.contact_recovery.settings import Settings
 from plmjac.recovery import (
     Counts,
     JumpRule,
@@ -24,6 +24,33 @@ from plmjac.recovery import (
     resamples,
     sign_test,
 )
+
+
+class Jump(BaseModel):
+    """When a curve jumps, and when for good; see plmjac.recovery.JumpRule."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    height: PositiveFloat
+    drop: PositiveFloat
+    window: PositiveInt
+    exceptions: NonNegativeInt
+
+
+class Settings(BaseModel):
+    """The keys of conf/evaluation/contact_recovery.yaml, which explains them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["contact_recovery"]
+    recovered: float
+    jump: Jump
+    reference: Literal["flanking", "random", "random_avoiding_30"]
+    resamples: PositiveInt
+    coverage: float = Field(gt=0, lt=1)
+    seed: NonNegativeInt
+    panels: NonNegativeInt
+
 
 CURVE = [
     "steps", "highest", "recoverable", "started_high", "first_step", "first_unmasked", "jump_step", "jump_unmasked",

@@ -1,0 +1,211 @@
+"""An empirical false discovery rate for every pair: how often do null sequences give the model such a score?
+
+The null maps of a protein are those of the same id in the stores of null datasets (shuffled or relabelled, any number
+of seeds) under the same model. With n pairs in the map and m in all its null maps together, the rate at a score s is
+
+    (1 + null pairs >= s) / (1 + m)  *  n / (pairs >= s)
+
+made monotone, at most 1: the expected share of pairs that are as good as noise among those that score s or more, one
+null pair added so that it is not promised too little (as in target-decoy competition; Barber and Candes 2015). It is
+below r at best after about 1 / r pairs, if no null map reaches them. Where structures are known, the share of pairs
+that do not touch is beside it: it can be higher, for couplings that are real need not be contacts.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from plmjac import plots
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
+from plmjac.metrics import Pairs
+from plmjac.records import Atom, Contacts, Protein
+
+
+class Settings(BaseModel):
+    """The keys of conf/evaluation/false_discovery.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["false_discovery"]
+    map: str
+    min_separation: PositiveInt
+    pairs: PositiveFloat
+    rates: tuple[float, ...] = Field(min_length=1)
+    atom: Atom
+    cutoff: PositiveFloat
+
+
+COLUMNS = ["store", "model", "protein", "i", "j", "residue_i", "residue_j", "score", "rank", "fdr", "contact"]
+"""Residues are counted from 0, `rank` from 1; `contact` is 1, 0, or NaN where no structure tells."""
+
+PROTEIN_COLUMNS = ["store", "model", "protein", "length", "nulls", "pairs", "median fdr of L/2", "reason"]
+
+RATE_COLUMNS = ["store", "model", "rate", "proteins", "pairs / L", "known", "no contact"]
+"""At each rate: proteins, listed pairs per residue, how many of them a structure knows, the share that do not touch."""
+
+
+def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
+    """Give every pair of each store its false discovery rate, by the null stores of its model."""
+    stores = inputs.of_kind("jacobian")
+    plain = [store for store in stores if not control_of(store)]
+    null = [store for store in stores if control_of(store)]
+    if not plain or not null:
+        raise EvaluationError(
+            "one store of proteins and one or more of their null sequences are needed, store=[A.zarr,A_shuffle0.zarr]; "
+            "make the second by predict with +experiment=null_shuffle"
+        )
+    structures = _structures(inputs)
+    pairs, proteins = [], []
+    for store in plain:
+        nulls = [each for each in null if each.model == store.model]
+        if not nulls:
+            raise EvaluationError(f"{store.path}: none of the null stores is of its model, {store.model}")
+        for identifier in store.opened:
+            listed, row = _protein(store, nulls, identifier, structures.get(identifier), settings)
+            pairs.append(listed)
+            proteins.append(row)
+    table = pd.concat(pairs, ignore_index=True)
+    by_protein = pd.DataFrame(proteins, columns=PROTEIN_COLUMNS)
+    rates = _rates(table, by_protein, settings.rates)
+    metrics = {
+        f"{row['store']}/pairs per L at {row['rate']:g}": float(row["pairs / L"]) for row in rates.to_dict("records")
+    }
+    drawn = _curves(table)
+    return Outcome(
+        {"false_discovery": table, "false_discovery_proteins": by_protein, "false_discovery_rates": rates},
+        {"false_discovery": lambda: plots.false_discovery(drawn)} if drawn else {},
+        _printed(by_protein, rates, null, settings),
+        len(table),
+        metrics=metrics,
+    )
+
+
+def control_of(store: Store) -> str:
+    """Which null a store was made of (shuffle, relabel); empty for one of the proteins themselves."""
+    return str(store.opened.attributes["config"]["dataset"].get("control") or "")
+
+
+def false_discovery_rates(
+    scores: Float64[np.ndarray, " N"], null: Float64[np.ndarray, " M"]
+) -> Float64[np.ndarray, " N"]:
+    """The rate of each score by the null's: the smallest that any threshold at or below the score has, at most 1."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    as_good = len(null) - np.searchsorted(np.sort(null), ranked, side="left")
+    at_or_above = np.searchsorted(-ranked, -ranked, side="right")
+    rate = np.minimum((1 + as_good) / (1 + len(null)) * len(scores) / at_or_above, 1.0)
+    smallest: Float64[np.ndarray, " N"] = np.empty(len(scores))
+    smallest[order] = np.minimum.accumulate(rate[::-1])[::-1]
+    return smallest
+
+
+def _structures(inputs: Inputs) -> dict[str, Protein]:
+    """Structures where there are any; none are needed."""
+    try:
+        return {protein.id: protein for protein in inputs.truth()}
+    except EvaluationError:
+        return {}
+
+
+def _protein(
+    store: Store, nulls: Sequence[Store], identifier: str, truth: Protein | None, settings: Settings
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The best pairs of one protein with their rates, and its row among the proteins."""
+    stored = store.opened[identifier]
+    row = {"store": store.name, "model": store.model, "protein": identifier, "length": len(stored)}
+    nothing = pd.DataFrame(columns=COLUMNS)
+    there = [each.opened[identifier] for each in nulls if identifier in each.opened]
+    there = [each for each in there if settings.map in each.names and len(each) == len(stored)]
+    if settings.map not in stored.names:
+        return nothing, {**row, "reason": f"the store keeps no {settings.map} of it"}
+    if not there:
+        return nothing, {**row, "nulls": 0, "reason": f"no null store has a map of it ({settings.map}, same length)"}
+    first, second = np.triu_indices(len(stored), k=settings.min_separation)
+    if not len(first):
+        return nothing, {**row, "nulls": len(there), "reason": "no pair of residues that far apart"}
+    scores = stored.array(settings.map)[first, second].astype(np.float64)
+    null = np.concatenate([each.array(settings.map)[first, second] for each in there]).astype(np.float64)
+    rate = false_discovery_rates(scores, null)
+    order = np.argsort(-scores, kind="stable")
+    best = order[: max(1, round(settings.pairs * len(stored)))]
+    listed = pd.DataFrame(
+        {
+            **{key: row[key] for key in ("store", "model", "protein")},
+            "i": first[best],
+            "j": second[best],
+            "residue_i": [stored.sequence[i] for i in first[best]],
+            "residue_j": [stored.sequence[j] for j in second[best]],
+            "score": scores[best],
+            "rank": np.arange(1, len(best) + 1),
+            "fdr": rate[best],
+            "contact": _touching(truth, stored.sequence, (first[best], second[best]), settings),
+        },
+        columns=COLUMNS,
+    )
+    half = float(np.median(rate[order[: max(1, len(stored) // 2)]]))
+    return listed, {**row, "nulls": len(there), "pairs": len(first), "median fdr of L/2": half, "reason": ""}
+
+
+def _touching(truth: Protein | None, sequence: str, pairs: Pairs, settings: Settings) -> Float64[np.ndarray, " N"]:
+    """1 for a contact, 0 for none, NaN where no structure tells."""
+    unknown: Float64[np.ndarray, " N"] = np.full(len(pairs[0]), np.nan)
+    if truth is None or truth.structure is None or truth.sequence != sequence:
+        return unknown
+    try:
+        contacts: Contacts = truth.structure.contacts(settings.atom, settings.cutoff)
+    except ValueError:
+        return unknown
+    known = contacts.resolved[pairs[0]] & contacts.resolved[pairs[1]]
+    return np.where(known, contacts.pairs[pairs].astype(np.float64), np.nan)
+
+
+def _rates(table: pd.DataFrame, proteins: pd.DataFrame, rates: Sequence[float]) -> pd.DataFrame:
+    """What is found at each rate, and how much of it a structure contradicts."""
+    rows = []
+    for (store, model), scored in proteins[proteins["reason"] == ""].groupby(["store", "model"], sort=False):
+        here = table[table["store"] == store]
+        for rate in rates:
+            found = here[here["fdr"] <= rate]
+            known = found["contact"].dropna()
+            rows.append(
+                {
+                    "store": store,
+                    "model": model,
+                    "rate": rate,
+                    "proteins": len(scored),
+                    "pairs / L": len(found) / scored["length"].sum(),
+                    "known": len(known),
+                    "no contact": 1 - known.mean() if len(known) else np.nan,
+                }
+            )
+    return pd.DataFrame(rows, columns=RATE_COLUMNS)
+
+
+def _curves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """For each store and rank (as a share of L it differs from protein to protein): the mean rate and contradiction."""
+    return {
+        str(store): rows.groupby("rank")[["fdr", "contact"]].mean().reset_index()
+        for store, rows in table.groupby("store", sort=False)
+    }
+
+
+def _printed(proteins: pd.DataFrame, rates: pd.DataFrame, null: Sequence[Store], settings: Settings) -> str:
+    lines = [
+        f"{settings.map}, |i-j| >= {settings.min_separation}; null: "
+        + ", ".join(f"{store.name} ({control_of(store)}, {store.model})" for store in null),
+        "pairs / L: of the listed pairs, at this false discovery rate or below; no contact: share of them that do not "
+        f"touch in the structure ({settings.atom} < {settings.cutoff:g} A), where it is known",
+        "",
+        rates.to_string(index=False, float_format="{:.3f}".format) if len(rates) else "nothing could be scored",
+    ]
+    scored = proteins[proteins["reason"] == ""]
+    if 0 < len(scored) <= 30:
+        shown = scored[["store", "protein", "length", "nulls", "median fdr of L/2"]]
+        lines += ["", shown.to_string(index=False, float_format="{:.3f}".format)]
+    for row in proteins[proteins["reason"] != ""].to_dict("records"):
+        lines.append(f"not scored: {row['protein']} of {row['store']}: {row['reason']}")
+    return "\n".join(lines)

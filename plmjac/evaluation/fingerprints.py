@@ -1,0 +1,264 @@
+"""What kind of pair is it: the 20 x 20 block of each strong pair against the blocks that contacts, energies or charges
+would leave.
+
+Blocks are those of `store[id].couplings(i, j)`, centred and symmetrised. The reference is the mean of the largest
+cluster of strong pairs of the store, so that it is typical of contacts only where the map is good. Cosines are between
+the 400 numbers of two blocks. Which residue of a pair is called i is the order in the sequence and no chemistry, so
+that a block is compared in both orientations at once: with patterns that are symmetric, as all of these are.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float32, Float64
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from plmjac import plots
+from plmjac.alphabet import NUM_AMINO_ACIDS
+from plmjac.coevolution.amino_acid_energies import patterns
+from plmjac.coevolution.linkage import average_linkage
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
+from plmjac.jacobian import center, corrected, frobenius_norm, symmetrize
+from plmjac.records import Atom, Protein
+from plmjac.store import StoredProtein
+
+
+class Settings(BaseModel):
+    """The keys of conf/evaluation/fingerprints.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["fingerprints"]
+    pairs: PositiveFloat
+    min_separation: PositiveInt
+    strong: PositiveFloat
+    cut: float = Field(ge=0, le=2)
+    threshold: float = Field(ge=-1, le=1)
+    modes: NonNegativeInt = Field(le=19)
+    atom: Atom
+    cutoff: PositiveFloat
+
+
+MAX_STRONG = 1000
+"""Strong pairs that are clustered, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """The best pairs of one protein, strongest first, and their couplings."""
+
+    protein: str
+    sequence: str
+    first: np.ndarray
+    second: np.ndarray
+    score: Float64[np.ndarray, " N"]
+    couplings: Float32[np.ndarray, "N 20 20"]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
+    """Compare the couplings of the best pairs of each store with the reference and with known patterns."""
+    stores = inputs.of_kind("jacobian")
+    structures = _structures(inputs)
+    tables, missing, figures = [], [], {}
+    for store in stores:
+        blocks, reasons = _blocks(store, settings)
+        missing += reasons
+        if not blocks:
+            continue
+        reference, cluster = reference_block(blocks, settings.strong, settings.cut)
+        known = {"reference": reference, **patterns(settings.modes)}
+        tables.append(_table(store, blocks, cluster, known, structures, settings))
+        figures[f"fingerprints_{store.name}" if len(stores) > 1 else "fingerprints"] = _figure(known, store)
+    if not tables:
+        raise EvaluationError(
+            f"no pair to compare: {missing[0]['reason'] if missing else 'the stores hold no protein'}"
+        )
+    table = pd.concat(tables, ignore_index=True)
+    summary = _summary(table, settings.modes)
+    unlike = table[~table["contact_like"].astype(bool)].reset_index(drop=True)
+    metrics = {f"{row['store']}/contact-like": float(row["contact-like"]) for row in summary.to_dict("records")}
+    return Outcome(
+        {"fingerprints": table, "fingerprints_summary": summary, "not_contact_like": unlike},
+        figures,
+        _printed(summary, unlike, missing, settings),
+        len(table),
+        metrics=metrics,
+    )
+
+
+def reference_block(
+    blocks: list[Blocks], strong: float, cut: float
+) -> tuple[Float64[np.ndarray, "20 20"], list[Float64[np.ndarray, " N"]]]:
+    """The mean block of the largest cluster of strong pairs, symmetric and of norm 1; and the cluster of each pair.
+
+    Clusters count from 1, the largest, which is the reference's; NaN for pairs that are not among the strong ones.
+    Every block is brought to norm 1 first, so that a few very strong pairs are not the mean.
+    """
+    chosen = [(each, place) for each, part in enumerate(blocks) for place in range(_strong(part, strong))]
+    if len(chosen) > MAX_STRONG:
+        norms = [float(np.linalg.norm(blocks[each].couplings[place])) for each, place in chosen]
+        chosen = [chosen[index] for index in sorted(np.argsort(-np.array(norms), kind="stable")[:MAX_STRONG])]
+    units = np.stack([_unit(_symmetric(blocks[each].couplings[place])) for each, place in chosen])
+    flat = units.reshape(len(units), -1)
+    labels = average_linkage(1 - flat @ flat.T, cut)
+    clusters = [np.full(len(part), np.nan) for part in blocks]
+    for (each, place), label in zip(chosen, labels, strict=True):
+        clusters[each][place] = label + 1
+    return _unit(units[labels == 0].mean(axis=0)), clusters
+
+
+def cosines(
+    couplings: Float32[np.ndarray, "N 20 20"], known: Mapping[str, Float64[np.ndarray, "20 20"]]
+) -> dict[str, Float64[np.ndarray, " N"]]:
+    """The cosine of every block with every pattern; 0 for a block of zeros."""
+    flat = couplings.reshape(len(couplings), -1).astype(np.float64)
+    norms = np.linalg.norm(flat, axis=1)
+    flat = flat / np.where(norms > 0, norms, 1)[:, None]
+    return {name: flat @ _unit(pattern).ravel() for name, pattern in known.items()}
+
+
+def _strong(part: Blocks, strong: float) -> int:
+    return min(len(part), max(1, int(strong * len(part.sequence))))
+
+
+def _symmetric(block: Float32[np.ndarray, "20 20"]) -> Float64[np.ndarray, "20 20"]:
+    both: Float64[np.ndarray, "20 20"] = (block + block.T).astype(np.float64) / 2
+    return both
+
+
+def _unit(block: Float64[np.ndarray, "20 20"]) -> Float64[np.ndarray, "20 20"]:
+    scaled: Float64[np.ndarray, "20 20"] = block / (float(np.linalg.norm(block)) or 1.0)
+    return scaled
+
+
+def _structures(inputs: Inputs) -> dict[str, Protein]:
+    """Structures where there are any; none are needed."""
+    try:
+        return {protein.id: protein for protein in inputs.truth()}
+    except EvaluationError:
+        return {}
+
+
+def _blocks(store: Store, settings: Settings) -> tuple[list[Blocks], list[dict[str, Any]]]:
+    """The best pairs of every protein that keeps a whole Jacobian, and why the others have none."""
+    blocks, missing = [], []
+    for identifier in store.opened:
+        stored = store.opened[identifier]
+        reason = ""
+        if "jacobian" not in stored.names:
+            reason = "its Jacobian was not kept; run predict with keep=[contacts,jacobian]"
+        elif stored.array("jacobian").shape[1] != NUM_AMINO_ACIDS:
+            reason = "couplings need all 20 amino acids at each position; run predict with substitutions=all"
+        elif len(stored) <= settings.min_separation:
+            reason = f"no pair of its {len(stored)} residues is {settings.min_separation} apart"
+        if reason:
+            missing.append({"store": store.name, "protein": identifier, "reason": reason})
+        else:
+            blocks.append(_of_protein(stored, settings))
+    return blocks, missing
+
+
+def _of_protein(stored: StoredProtein, settings: Settings) -> Blocks:
+    couplings = symmetrize(center(torch.from_numpy(stored.jacobian.astype(np.float32))))
+    scores = corrected(frobenius_norm(couplings)).numpy().astype(np.float64)
+    first, second = np.triu_indices(len(stored), k=settings.min_separation)
+    best = np.argsort(-scores[first, second], kind="stable")[: max(1, int(settings.pairs * len(stored)))]
+    i, j = first[best], second[best]
+    return Blocks(stored.id, stored.sequence, i, j, scores[i, j], couplings.numpy()[i, :, j, :].copy())
+
+
+def _table(
+    store: Store,
+    blocks: list[Blocks],
+    clusters: list[Float64[np.ndarray, " N"]],
+    known: Mapping[str, Float64[np.ndarray, "20 20"]],
+    structures: dict[str, Protein],
+    settings: Settings,
+) -> pd.DataFrame:
+    """A row a pair: its place, its cluster, whether it touches (1, 0, NaN: unknown), its cosine with every pattern."""
+    parts = []
+    for each, cluster in zip(blocks, clusters, strict=True):
+        found = cosines(each.couplings, known)
+        others = [name for name in known if name != "reference"]
+        names = np.array(others)[np.stack([found[name] for name in others]).argmax(axis=0)]
+        columns = {
+            "store": store.name,
+            "model": store.model,
+            "protein": each.protein,
+            "i": each.first,
+            "j": each.second,
+            "residue_i": [each.sequence[i] for i in each.first],
+            "residue_j": [each.sequence[j] for j in each.second],
+            "score": each.score,
+            "rank": np.arange(1, len(each) + 1),
+            "cluster": cluster,
+            "contact": _touching(structures.get(each.protein), each, settings),
+            "contact_like": found["reference"] >= settings.threshold,
+        }
+        parts.append(pd.DataFrame({**columns, **found, "most like": names}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _touching(truth: Protein | None, pairs: Blocks, settings: Settings) -> Float64[np.ndarray, " N"]:
+    """1 for a contact, 0 for none, NaN where no structure tells."""
+    unknown: Float64[np.ndarray, " N"] = np.full(len(pairs), np.nan)
+    if truth is None or truth.structure is None or truth.sequence != pairs.sequence:
+        return unknown
+    try:
+        contacts = truth.structure.contacts(settings.atom, settings.cutoff)
+    except ValueError:
+        return unknown
+    known = contacts.resolved[pairs.first] & contacts.resolved[pairs.second]
+    return np.where(known, contacts.pairs[pairs.first, pairs.second].astype(np.float64), np.nan)
+
+
+def _summary(table: pd.DataFrame, modes: int) -> pd.DataFrame:
+    """A row a store: how many pairs are contact-like, how many of these and of the others touch, mean cosines."""
+    rows = []
+    names = ["reference", *patterns(modes)]
+    for (store, model), pairs in table.groupby(["store", "model"], sort=False):
+        like = pairs["contact_like"].astype(bool)
+        rows.append(
+            {
+                "store": store,
+                "model": model,
+                "proteins": pairs["protein"].nunique(),
+                "pairs": len(pairs),
+                "in reference": int((pairs["cluster"] == 1).sum()),
+                "contact-like": like.mean(),
+                "precision of these": pairs.loc[like, "contact"].mean(),
+                "of the others": pairs.loc[~like, "contact"].mean(),
+                **{f"cosine, {name}": pairs[name].mean() for name in names},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _figure(known: dict[str, Float64[np.ndarray, "20 20"]], store: Store) -> Callable[[], plots.Figure]:
+    shown = {name: known[name] for name in ("reference", "Miyazawa-Jernigan", "charge", "hydrophobicity")}
+    title = f"{store.name} ({store.model}): the mean block of its strong pairs, and patterns to compare it with"
+    return lambda: plots.coupling_blocks(shown, (-1, -1), title)
+
+
+def _printed(summary: pd.DataFrame, unlike: pd.DataFrame, missing: list[dict[str, Any]], settings: Settings) -> str:
+    lines = [
+        f"the best {settings.pairs:g} L pairs of each protein, |i-j| >= {settings.min_separation}; contact-like: "
+        f"cosine of their couplings with the reference from {settings.threshold:g} on",
+        f"contacts: {settings.atom} < {settings.cutoff:g} A",
+        "",
+        summary.set_index("store").T.to_string(float_format="{:.3f}".format),
+    ]
+    if len(unlike):
+        shown = unlike.sort_values(["store", "rank"], kind="stable").head(20)
+        columns = ["protein", "i", "j", "residue_i", "residue_j", "rank", "reference", "most like", "contact"]
+        lines += ["", f"{len(unlike)} pairs are not contact-like (table not_contact_like); the strongest (from 0):"]
+        lines.append(shown[columns].to_string(index=False, float_format="{:.2f}".format))
+    lines += [f"not compared: {row['protein']} of {row['store']}: {row['reason']}" for row in missing[:20]]
+    return "\n".join(lines)
