@@ -1,4 +1,4 @@
-"""Trained models that are not in the repository, AntiBERTy and the published esm2_8m: `make test-weights` fetches them."""
+"""Trained models that are not in the repository, AntiBERTy and the published esm2_8m (make test-weights)."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,10 @@ from plmjac.models.conformance import faults
 pytestmark = pytest.mark.weights
 
 ANTIBERTY = ROOT / "weights" / "antiberty"
-VH = "EVKLQESGGDLVQPGGSLKLSCAASGFTFSSYTMSWVRQTPEKRLEWVASINNGGGRTYYPDTVKGRFTISRDNAKNTLYLQMSSLKSEDTAMYYCVRHEYYYAMDYWGQGTTVTVSS"
+VH = (
+    "EVKLQESGGDLVQPGGSLKLSCAASGFTFSSYTMSWVRQTPEKRLEWVASINNGGGRTYY"
+    "PDTVKGRFTISRDNAKNTLYLQMSSLKSEDTAMYYCVRHEYYYAMDYWGQGTTVTVSS"
+)
 """The heavy chain's variable domain of 1MQK."""
 
 
