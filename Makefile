@@ -17,10 +17,10 @@ RECOVERY := $(if $(STRUCTURES),pdb,demo)
 # Windows small enough for domains of 50 to 150 residues; the paper's are for chains of 200 and more.
 RECOVERY_KEYS := +experiment=single_segment model=$(DEMO_MODEL) segments.size=12 segments.margin=3 segments.threshold=2
 
-.PHONY: help install demo recovery test test-quick test-weights test-faults test-slurm lint types format wheel clean bench
+.PHONY: help install demo recovery reproduce-tiny test test-quick test-weights test-faults test-slurm lint types format wheel clean bench
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## Make .venv with plmjac and everything its tests need
 
@@ -44,6 +44,9 @@ recovery: install ## Contact recovery under masking, three schedules: curves in 
 		schedule=random_avoiding schedule.distance=10 store=demo/$(RECOVERY)_random_avoiding_10.zarr
 	$(BIN)/python -m plmjac.evaluate +evaluation=contact_recovery out=demo/recovery_$(RECOVERY) \
 		store=[demo/$(RECOVERY)_flanking.zarr,demo/$(RECOVERY)_random.zarr,demo/$(RECOVERY)_random_avoiding_10.zarr]
+
+reproduce-tiny: install ## The paper's analyses on five domains with the bundled model: demo/paper/reproduction.md
+	PYTHON=$(BIN)/python OUT=demo/paper scripts/reproduce_paper.sh tiny
 
 test: install ## Run every test
 	$(BIN)/python -m pytest $(ARGS)

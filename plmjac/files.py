@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 RETRIED_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 TEMPORARY = ".tmp-"
-"""How the names of files that are being written begin; they end as they will be called."""
+"""Prefix of the names of unfinished files; the rest is the name to come."""
 
 
 class UsageError(ValueError):

@@ -1,4 +1,4 @@
-"""What is to be computed: from input records to manifest rows, from rows to work items, and each rank's share.
+"""The plan of a run: from input records to manifest rows, from rows to work items, and each rank's share.
 
 Pure: no model, no file, no framework and no clock, so resume, sharding and "every row exactly once" are tested in
 milliseconds. The unit of sharding is the protein (one writer per protein); its items stay together and in order.
@@ -45,7 +45,7 @@ class ManifestRow:
 
     @property
     def input(self) -> tuple[str, str]:
-        """What the model is given: the same sequence in other chains, or with another index gap, is another input."""
+        """The model's input: the same sequence in other chains, or with another index gap, is another one."""
         return self.sequence, self.chains
 
 

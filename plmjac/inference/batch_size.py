@@ -1,4 +1,4 @@
-"""How many tokens a forward should have on this device with this model: tried out once, then remembered.
+"""The best number of tokens in a forward on this device with this model: measured once, then remembered.
 
 Sizes are timed from small to large on mutants of one random protein, as the loop makes them, for a second or two in
 all, and the smallest that is within a few per cent of the best is taken. It changes speed and memory, and results only
@@ -107,7 +107,7 @@ def _processor() -> str:
 
 
 def _remembered() -> dict[str, int]:
-    """What was measured before; nothing where that cannot be read."""
+    """Earlier measurements by device and model; none where the file cannot be read."""
     try:
         known = json.loads(cache_folder(FILE).read_bytes())
     except (OSError, ValueError):

@@ -7,7 +7,7 @@ tokens, one block in float32, and the whole Jacobian of one protein where a cont
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,11 @@ from plmjac.store import SavedRows
 from plmjac.substitutions import Substitutions
 from plmjac.workplan import ManifestRow, forwards, work_items
 
-SAVE_SECONDS = 20.0
-"""A block that took longer is kept on disk until its protein is complete."""
+SAVE_SECONDS = 1.0
+"""A block that took longer is kept on disk until its protein is complete: writing one takes a tenth of that."""
+SAVE_EVERY_SECONDS = 5.0
+"""So long after the last one that was kept, or the protein's beginning, a block is kept however quick it was: then a
+run that is stopped again and again gets further each time."""
 
 
 def build(settings: PredictSettings, dataset: Dataset) -> "JacobianTask":
@@ -52,7 +55,7 @@ def every_head(maps: Float[Tensor, "layers heads L L"]) -> Float[Tensor, "layers
 
 @dataclass(eq=False)
 class _Protein:
-    """What the blocks of one protein share: the wild type, what mutants are compared to, and the maps so far."""
+    """Shared by the blocks of one protein: the wild type and its readouts, the letters, and the maps so far."""
 
     key: str
     tokens: Int64[Tensor, " L"]
@@ -61,6 +64,8 @@ class _Protein:
     compared: dict[str, Tensor]
     reduction: Reduction | None = None
     strength: Float[Tensor, "L L"] | None = None
+    kept: float = field(default_factory=time.monotonic)
+    """When a block was last kept on disk, or the protein begun."""
 
 
 class JacobianTask:
@@ -92,7 +97,7 @@ class JacobianTask:
         self._protein: _Protein | None = None
 
     def identity(self) -> dict[str, Any]:
-        """What is substituted, how the Jacobian is cut, and which heads were chosen."""
+        """Substitutions, rows of a chunk, and the chosen attention heads."""
         heads = {"heads": [list(head) for head in self.heads]} if self.heads else {}
         return {
             "kind": "jacobian",
@@ -211,8 +216,11 @@ class JacobianTask:
         if not all(bool(block.sum().isfinite()) for block in made.values()):
             raise FloatingPointError("the model gave logits that are not finite; try a higher precision")
         blocks = [made["logits"], *(made[name].mean(dim=1) for name in self.compared if name != "logits")]
-        if self.saved and time.monotonic() - began > SAVE_SECONDS and not (item.is_first and item.is_last):
+        now = time.monotonic()
+        takes_long = now - began > SAVE_SECONDS or now - protein.kept > SAVE_EVERY_SECONDS
+        if self.saved and takes_long and not (item.is_first and item.is_last):
             self.saved.save(item, *(block.cpu().numpy() for block in blocks))
+            protein.kept = time.monotonic()
         return blocks
 
     def _reduce(self, item: WorkItem, protein: _Protein, rows: Tensor, strength: Tensor | None) -> dict[str, Tensor]:

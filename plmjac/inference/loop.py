@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch.utils.data import DataLoader
 
+from plmjac import interruption
 from plmjac.config import DONE, SOME_FAILED, Config
 from plmjac.inference.loggers import build_logger
 from plmjac.inference.progress import Progress
@@ -33,7 +34,8 @@ from plmjac.inference.writer import StoreCallback, failure, is_fatal
 from plmjac.jacobian import mutants_per_forward
 from plmjac.models import LanguageModel
 from plmjac.records import Failure, WorkItem
-from plmjac.store import open_store, read_manifest
+from plmjac.store import UnderWay, open_store, read_manifest
+from plmjac.store.under_way import goes_last
 from plmjac.workplan import remaining, shard
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ def execute(run: Run, session: Session, config: Config) -> bool:
         code = SOME_FAILED if module.failed else DONE
         return trainer.is_global_zero
     finally:
+        if data.under_way is not None:  # whatever ended it: a death would not come here
+            data.under_way.clear()
         if logger is not None:
             logger.close(code)
 
@@ -74,6 +78,7 @@ class PlanDataModule(LightningDataModule):
         self.run, self.session = run, session
         self.items: list[WorkItem] = []
         self.limits = run.max_tokens, run.threads
+        self.under_way: UnderWay | None = None
 
     def prepare_data(self) -> None:
         """On rank 0: read the input, take the store, write the manifest."""
@@ -86,6 +91,10 @@ class PlanDataModule(LightningDataModule):
         self.limits = self.run.limits(open_store(store).attributes["run"])
         rows = remaining(read_manifest(store, self.session.plan_file), ())
         mine = shard(rows, self.trainer.global_rank, self.trainer.world_size)
+        last = goes_last(store)
+        mine.sort(key=lambda row: row.key in last)
+        self.under_way = UnderWay(store, self.session.role, self.trainer.global_rank)
+        interruption.LAST_ACTS.append(self.under_way.clear)
         self.items[:] = [item for row in mine for item in self.run.task.items(row)]
 
     def predict_dataloader(self) -> DataLoader[WorkItem]:
@@ -114,6 +123,7 @@ class PredictModule(LightningModule):
         self.max_tokens = max_tokens
         self.on_forward = on_forward
         self.failed: set[str] = set()
+        self.under_way: UnderWay | None = None
 
     def setup(self, stage: str) -> None:
         """Reuse the batch size and thread count recorded in the store, and get the task ready for this rank's items."""
@@ -121,12 +131,15 @@ class PredictModule(LightningModule):
         self.max_tokens, threads = data.limits
         if data.run.kind == "cpu":
             torch.set_num_threads(threads)
+        self.under_way = data.under_way
         self.task.setup(data.items)
 
     def predict_step(self, batch: WorkItem, *_: Any) -> Answer | Failure:
         """Compute one item. Errors of the data come back as `Failure`; those of the machine are raised."""
         if batch.key in self.failed:
             return Failure(batch, "an earlier block of this protein failed")
+        if self.under_way is not None:
+            self.under_way.begin(batch)
         while True:
             try:
                 return self.task.compute(

@@ -138,7 +138,7 @@ def _model(settings: PredictSettings, kind: Kind, device: str, threads: int) -> 
 
 
 def _variant(settings: PredictSettings, kind: Kind) -> dict[str, Any]:
-    """What else of the model's settings changes its numbers."""
+    """The options that change the model's numbers."""
     try:
         return registry.identity(settings.model.name, settings.model.model_dump(), kind)
     except ValueError as error:

@@ -29,12 +29,13 @@ from plmjac.store import (
 )
 from plmjac.store.layout import FAILED, MANIFEST, PENDING, digest, to_json
 from plmjac.store.lock import RUN
+from plmjac.store.under_way import LAST, REFUSED, count_deaths, refusal
 from plmjac.workplan import ManifestRow, Shard, manifest, merge, planned, remaining
 
 log = logging.getLogger(__name__)
 
 PLAN = f"{PENDING}/plan.json"
-"""What the shards that are in a store have in common."""
+"""The plan that the shards in a store have in common."""
 
 
 class Session:
@@ -52,6 +53,11 @@ class Session:
     def plan_file(self) -> str:
         """The file of rows that the ranks of this run read their proteins from; shards have one each."""
         return f"{PENDING}/plan.{self.shard.role}.parquet" if self.shard else MANIFEST
+
+    @property
+    def role(self) -> str:
+        """What this run is to the store's lock."""
+        return self.shard.role if self.shard else RUN
 
     def prepare(self) -> None:
         """Read the input, take the store, and write down what is to be done. Does nothing the second time."""
@@ -78,6 +84,8 @@ class Session:
             stored=stored_proteins(store, earlier),
         )
         self._mine = {row.key for row in (shard.of(self.rows) if shard else planned(self.rows))}
+        open_keys = {row.key for row in self.to_compute}
+        deaths = count_deaths(store, None if is_alone else self.role, open_keys)
         if shard and not is_alone:
             self._join(shard)
         else:
@@ -85,6 +93,7 @@ class Session:
             SavedRows(store).drop_all_but({row.key for row in remaining(self.rows, ())})
             if shard:
                 write_whole(store / PLAN, self._plan(shard))
+        self.rows = [_unless_it_kills(store, row, deaths.get(row.key, 0)) for row in self.rows]
         refused = [row for row in self.rows if row.status == "failed"]
         writer.forget_failures(self._mine | {row.key for row in refused} if shard else None)
         writer.record_refused(refused)
@@ -94,7 +103,7 @@ class Session:
             write_manifest(store, merge(self._outcomes() if shard else self.rows, earlier, completed(store)))
 
     def _plan(self, shard: Shard) -> bytes:
-        """What shards must have in common: how many they are, and every row but for what became of it."""
+        """The plan that shards must have in common: their number, and every row but its status."""
         rows = [[row.id, row.key, row.sequence, row.chains, row.alias_of, row.cost] for row in self.rows]
         return to_json({"shards": shard.count, "plan": digest(rows)})
 
@@ -109,7 +118,7 @@ class Session:
 
     def _take_store(self) -> None:
         try:
-            self._guard = lock(self.store, self.shard.role if self.shard else RUN)
+            self._guard = lock(self.store, self.role)
             create_or_check(self.store, self.run.identity, self.run.details)
         except OSError as error:
             if error.errno not in (errno.ENOENT, *interruption.TO_MEND):
@@ -183,6 +192,13 @@ def outcome_of(rows: list[ManifestRow]) -> str:
 def _without_structure(record: Protein | Rejected | Filtered) -> Protein | Rejected | Filtered:
     """Coordinates of a whole data set are not needed here, and would be gigabytes."""
     return replace(record, structure=None) if isinstance(record, Protein) else record
+
+
+def _unless_it_kills(store: Path, row: ManifestRow, deaths: int) -> ManifestRow:
+    """The row, as failed where too many processes died over its protein."""
+    if deaths >= LAST:
+        log.warning("%s: %d processes died while they computed it", row.id, deaths)
+    return replace(row, status="failed", reason=refusal(store, deaths)) if deaths >= REFUSED else row
 
 
 def _is_settled(store: Path, row: ManifestRow) -> bool:

@@ -51,7 +51,7 @@ class ModelSettings(Settings):
 
 
 class TrainerSettings(Settings):
-    """Where a run computes; conf/trainer says what each choice is for."""
+    """Devices and processes; conf/trainer says what each choice is for."""
 
     name: Literal["auto", "cpu", "gpu", "ddp", "slurm"]
     accelerator: Literal["auto", "cpu", "gpu"]
