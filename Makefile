@@ -17,7 +17,7 @@ RECOVERY := $(if $(STRUCTURES),pdb,demo)
 # Windows small enough for domains of 50 to 150 residues; the paper's are for chains of 200 and more.
 RECOVERY_KEYS := +experiment=single_segment model=$(DEMO_MODEL) segments.size=12 segments.margin=3 segments.threshold=2
 
-.PHONY: help install demo recovery reproduce-tiny test test-quick test-faults test-slurm lint types format wheel clean bench gpu
+.PHONY: help install demo recovery reproduce-tiny test test-quick test-weights test-faults test-slurm lint types format wheel clean bench gpu
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -53,6 +53,10 @@ test: install ## Run every test
 
 test-quick: install ## The tests that take seconds (under 2 minutes in all), while working on the code
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-weights: install ## Fetch AntiBERTy's weights (100 MB) and the published esm2_8m (30 MB), and test with them
+	test -d weights/antiberty || $(BIN)/python scripts/antiberty.py weights/antiberty
+	PLMJAC_TEST_WEIGHTS=1 $(BIN)/python -m pytest -m weights $(ARGS)
 
 test-faults: install ## Kill, fail and crowd a run in every way we know; prints the table (15 minutes)
 	$(BIN)/python tests/faults/table.py $(ARGS)

@@ -64,7 +64,7 @@ def _rows(
         return float(task.forwards(protein.id, len(protein)) * model.flops(len(protein)))
 
     stored = stored_proteins(settings.store, earlier)
-    rows = manifest(dataset, max_length=settings.max_length, cost=cost, stored=stored)
+    rows = manifest(dataset, max_length=settings.max_length, model_length=model.max_length, cost=cost, stored=stored)
     mine = {row.key for row in (settings.shard.of(rows) if settings.shard else planned(rows))}
     reasons: Counter[str] = Counter()
     for row in rows:

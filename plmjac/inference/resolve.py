@@ -108,7 +108,12 @@ def resolve(settings: PredictSettings, config: Config, launch: Launch) -> Run:
     task.check(model)
     max_tokens = settings.max_tokens or _batch_size(settings, model, kind, launch, threads)
     identity = {
-        "model": {"name": model.name, "weights_sha256": model.weights_sha256, **_variant(settings, kind)},
+        "model": {
+            "name": model.name,
+            "weights_sha256": model.weights_sha256,
+            **_variant(settings, kind),
+            **model.facts,
+        },
         "keep": list(settings.keep),
         "dtype": "float32",
         "alphabet": AMINO_ACIDS,

@@ -80,6 +80,7 @@ class Session:
         self.rows = manifest(
             records,
             max_length=self.run.settings.max_length,
+            model_length=self.run.model.max_length,
             cost=self.run.cost,
             stored=stored_proteins(store, earlier),
         )

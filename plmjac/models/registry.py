@@ -79,7 +79,10 @@ def check_options(name: str, given: Mapping[str, Any]) -> None:
     """
     known = options_of(name)
     for option, value in given.items():
-        if option in known or (option in COMMON and value == COMMON[option]):
+        if option in known:
+            _check_kind(option, value, known[option])
+            continue
+        if option in COMMON and value == COMMON[option]:
             continue
         takes = f"{name} takes {', '.join(sorted(known)) or 'no options'}"
         if option == "checkpoint":
@@ -87,6 +90,13 @@ def check_options(name: str, given: Mapping[str, Any]) -> None:
         if option in COMMON or any(option in each.options for each in _MODELS.values()):
             raise ValueError(f"model.{option} has no effect on model={name}: {takes}")
         raise ValueError(f"there is no key 'model.{option}'; {nearest(option, known)}")
+
+
+def _check_kind(option: str, value: Any, default: Any) -> None:
+    """Raise ValueError for a value of another kind than the default's; None stands for any."""
+    kinds = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}.get(type(default))
+    if kinds is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+        raise ValueError(f"model.{option}={value}: it is {default!r} by default, and takes a value of that kind")
 
 
 def identity(name: str, given: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -111,9 +121,9 @@ def identity(name: str, given: Mapping[str, Any], kind: str) -> dict[str, Any]:
 def precision_on(name: str, given: Mapping[str, Any], kind: str) -> "Precision":
     """The arithmetic of a model's matrix products on a kind of device; fp32 where it has no choice."""
     known = options_of(name)
-    if "precision" not in known:
-        return "fp32"
-    return resolve_precision(given.get("precision"), kind, fast=bool(given.get("fast", known.get("fast", True))))
+    if "fast" in known:
+        return resolve_precision(given.get("precision"), kind, fast=bool(given.get("fast", known["fast"])))
+    return resolve_precision((given.get("precision") if "precision" in known else None) or "fp32", kind)
 
 
 def resolve_precision(precision: str | None, device: str, *, fast: bool = True) -> "Precision":
@@ -214,9 +224,14 @@ def _device(device: str) -> "torch.device":
     return target
 
 
+_ESM1 = {"checkpoint": None, "token_dropout": None, "bos_eos": "keep"}
+_MASKED_LM = {"checkpoint": None, "revision": None, "trust_remote_code": False, "precision": None, "bos_eos": "keep"}
 _ESM2 = {option: default for option, default in COMMON.items() if option != "seed"}
 _DEBUG = {option: default for option, default in COMMON.items() if option != "checkpoint"}
 register("tiny", "plmjac.models.loading:load", options=_ESM2, size="plmjac.models.loading:size")
 register("debug", "plmjac.models.debug:load", options=_DEBUG, size="plmjac.models.debug:size")
 for _size in ("8m", "35m", "150m", "650m", "3b", "15b"):
     register(f"esm2_{_size}", "plmjac.models.loading:load", options=_ESM2, size="plmjac.models.loading:size")
+register("masked_lm", "plmjac.models.masked_lm:load", options=_MASKED_LM, size="plmjac.models.masked_lm:size")
+for _size in ("esm1b", "esm1v"):
+    register(_size, "plmjac.models.esm1:load", options=_ESM1, size="plmjac.models.esm1:size")
