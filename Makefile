@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_MODEL := $(if $(wildcard plmjac/models/tiny.safetensors),tiny,debug)
 ifeq ($(DEMO_MODEL),tiny)
-DEMO_NOTE := the bundled model, which knows the families of the first eight domains: see docs/tiny.md
+DEMO_NOTE := the bundled model, which knows the families of these ten domains and no others: see docs/tiny.md
 else
 DEMO_NOTE := random weights, the maps mean nothing
 endif
