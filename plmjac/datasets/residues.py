@@ -95,7 +95,7 @@ def residues_of(table: AtomTable) -> list[Residue]:
         number
         for number, name in enumerate(alternative_names)
         if is_name_enough[name]
-        or (may_be[name] and has_alpha[number])
+        or (may_be[name] and (has_alpha[number] or not table.is_hetero[first_row[number]]))
         or (not never[name] and (has_backbone[number] or name in in_sequence))
     ]
     kept.sort(key=lambda number: first_row[number])

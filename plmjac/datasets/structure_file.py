@@ -129,7 +129,10 @@ def _read_chain(table: AtomTable, chain: Chain, chains: list[Chain], record_id: 
         return _reject(record_id, path, f"chain {chain.name}: every residue is unknown (UNK)")
     coordinates = _coordinates(fitted)
     notes = [*chain.notes, *_notes(table, chain, fitted)]
-    if np.isnan(np.stack([residue.atoms[0][CB] for residue in fitted.residues])).all():
+    atoms = np.stack([residue.atoms[0] for residue in fitted.residues])
+    if np.isnan(atoms[:, CA]).all():
+        notes.append("no C-alpha, as in coarse-grained models: every residue counts as unresolved")
+    elif np.isnan(atoms[:, CB]).all():
         notes.append("C-alpha only: C-beta taken at C-alpha")
     source = f"{path}, chain {chain.name}"
     numbers = _residue_numbers(fitted, sequence)

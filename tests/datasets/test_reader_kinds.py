@@ -111,6 +111,15 @@ def test_a_ligand_is_no_amino_acid_of_a_force_field(tmp_path: Path, name: str) -
     assert "left out" not in protein.note
 
 
+def test_beads_are_residues_without_a_place(tmp_path: Path) -> None:
+    """A coarse-grained model: the sequence is whole, and nothing in it is resolved."""
+    names = ["HSP" if name == "HIS" else name for name in NAMES]
+    beads = [line[:12] + " BB " + line[16:] for line in peptide(names, ATOMS, kept=("CA",))]
+    protein = read(tmp_path, *beads)["A"]
+    is_whole(protein, without=range(32))
+    assert "every residue counts as unresolved" in protein.note
+
+
 def test_two_letter_chains_are_not_four_letter_residues(tmp_path: Path) -> None:
     lines = [line[:20] + "BA" + line[22:] for line in peptide(NAMES, ATOMS)]
     is_whole(read(tmp_path, *lines)["BA"])
