@@ -6,6 +6,7 @@
     contacts = plmjac.contact_map(jacobian)                          # (L, L)
     store = plmjac.open_store("runs/pdb.zarr")
     store["1TEN_A"].contacts, store["1TEN_A"].couplings(12, 57)
+    plmjac.plot_contacts(store["1TEN_A"], "1ten.pdb", path="1TEN_A.png")
 
 Names are imported when they are first used, so that `import plmjac` costs nothing.
 """
@@ -14,17 +15,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plmjac.api import categorical_jacobian, contact_map
+    from plmjac.api import categorical_jacobian, contact_map, plot_contacts
     from plmjac.models import load_model
     from plmjac.store import open_store
 
-__all__ = ["categorical_jacobian", "contact_map", "load_model", "open_store"]
+__all__ = ["categorical_jacobian", "contact_map", "load_model", "open_store", "plot_contacts"]
 
 _HOME = {
     "categorical_jacobian": "plmjac.api",
     "contact_map": "plmjac.api",
     "load_model": "plmjac.models",
     "open_store": "plmjac.store",
+    "plot_contacts": "plmjac.api",
 }
 
 

@@ -112,3 +112,10 @@ def reason_for_nan(hits: Bool[np.ndarray, " N"]) -> str:
     if len(hits) == 0:
         return "no pair of resolved residues in this range"
     return "" if hits.any() else "the structure has no contact in this range"
+
+
+def best_pairs(scores: Float[np.ndarray, "L L"], count: int, min_separation: int = 6) -> Pairs:
+    """The pairs i < j, at least `min_separation` apart, from the highest score down; ties in the order of the pairs."""
+    first, second = np.triu_indices(len(scores), k=max(1, min_separation))
+    order = np.argsort(-scores[first, second].astype(np.float64), kind="stable")[:count]
+    return first[order], second[order]

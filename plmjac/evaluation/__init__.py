@@ -10,7 +10,7 @@ from typing import cast
 
 from plmjac.evaluation.base import Evaluation, EvaluationError, Inputs, Outcome, Store
 
-HELPERS = ("base", "inputs", "output", "scoring", "tables")
+HELPERS = ("base", "exports", "inputs", "output", "pictures", "scoring", "tables")
 
 __all__ = ["Evaluation", "EvaluationError", "Inputs", "Outcome", "Store", "find", "names"]
 

@@ -119,7 +119,8 @@ class Outcome:
 
     `tables` and `figures` are written under their names; `text` is printed; `scored` counts the proteins, pairs or
     segments that have a result: 0 is exit code 3. `files` are written as they are, under their names; `metrics` are the
-    few numbers to compare runs by, for a logger (NaN where there is none).
+    few numbers to compare runs by, for a logger (NaN where there is none). `pictures` are figures of single proteins,
+    each drawn and written under its key when it is its turn.
     """
 
     tables: dict[str, pd.DataFrame]
@@ -128,6 +129,7 @@ class Outcome:
     scored: int
     files: dict[str, bytes] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    pictures: dict[str, Callable[[], Figure]] = field(default_factory=dict)
 
 
 @runtime_checkable

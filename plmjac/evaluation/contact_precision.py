@@ -6,7 +6,7 @@ scored is a row too, with NaN and the reason, so that none drops out of an avera
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -16,14 +16,18 @@ from jaxtyping import Bool, Float64
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from plmjac import plots
-from plmjac.comparison import paired, summary
+from plmjac.comparison import mean_interval, paired, summary
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
+from plmjac.evaluation.pictures import picture
 from plmjac.evaluation.scoring import Labelled, Structures, labelled, scored
 from plmjac.evaluation.tables import MAX_LISTED, lines_of, matched, means_by, not_scored, number, with_interval
 from plmjac.metrics import RANGES, chance, hits_in, ordered_hits_in, precision_at, precisions, ranking, reason_for_nan
 from plmjac.records import Atom, Contacts
+from plmjac.workplan import key_of
 
 MAX_PANELS = 20
+
+Pictures = dict[str, Callable[[], plots.Figure]]
 
 Range = Literal["all", "short", "medium", "long"]
 
@@ -41,8 +45,9 @@ class Settings(BaseModel):
     lengths: tuple[PositiveInt, ...]
     bootstrap: PositiveInt
     seed: NonNegativeInt
+    ids: tuple[str, ...] | None = None
 
-    @field_validator("atom", "cutoff", "lengths", mode="before")
+    @field_validator("atom", "cutoff", "lengths", "ids", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | int | float) else value
@@ -94,15 +99,23 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     means = _means(rows, settings)
     differences = paired(rows, GROUP[1:], MEASURES, draws=settings.bootstrap, seed=settings.seed)
     shown = _shown(rows, settings)
-    mean_curves = _mean_curves(_named(curves, len(stores)))
+    mean_curves = _mean_curves(_named(curves, len(stores)), settings)
     tables = {
         "contact_precision": table, "summary": means, "differences": differences, "precision_curves": mean_curves
     }  # fmt: skip
     drawn = next((store for store in stores if store.name in set(shown["store"])), None)
     figures = _figures(shown, mean_curves, drawn, inputs.structures, settings) if drawn else {}
-    text = _printed(table, rows, means, differences, settings)
-    files = {"contact_precision.json": json.dumps(public_scores(table), indent=1, allow_nan=False).encode()}
-    return Outcome(tables, figures, text, shown["protein"].nunique(), files, _metrics(shown))
+    if unknown := sorted(set(settings.ids or ()) - set(table["protein"])):
+        raise EvaluationError(f"evaluation.ids: no protein {', '.join(unknown)} in the stores")
+    return Outcome(
+        tables,
+        figures,
+        _printed(table, rows, means, differences, settings),
+        shown["protein"].nunique(),
+        {"contact_precision.json": json.dumps(public_scores(table), indent=1, allow_nan=False).encode()},
+        _metrics(shown),
+        _pictures(shown, stores, inputs.structures, settings),
+    )
 
 
 def public_scores(table: pd.DataFrame) -> Row:
@@ -143,7 +156,7 @@ def contact_precision(
     for store in stores:
         score = partial(_protein, definitions=definitions, ranges=ranges)
         rows += scored(labelled(store, structures), score, store)
-    labels = ["store", "model", "protein", "map", "atom", "cutoff", "range"]
+    labels = ["store", "model", "protein", "map", "atom", "cutoff", "range", "chance"]
     curves = [
         {**{label: row[label] for label in labels}, **dict(zip(FRACTIONS, row["curve"], strict=True))}
         for row in rows
@@ -218,11 +231,17 @@ def _bin(length: int, edges: Sequence[int]) -> str:
     return f"{below[-1]}-{above[0] - 1}" if above else f">={below[-1]}"
 
 
-def _mean_curves(curves: pd.DataFrame) -> pd.DataFrame:
-    """Mean precision at each share of L over the proteins that could be scored: one row a method and share."""
-    long = curves.melt([*GROUP, "protein"], list(FRACTIONS), "pairs / L", "precision").dropna(subset="precision")
-    grouped = long.groupby([*GROUP, "pairs / L"], sort=False)["precision"]
-    return grouped.agg(precision="mean", n="size").reset_index()
+def _mean_curves(curves: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Mean precision at each share of L over the proteins that could be scored, with its interval and mean chance."""
+    long = curves.melt([*GROUP, "protein", "chance"], list(FRACTIONS), "pairs / L", "precision").dropna(
+        subset="precision"
+    )
+    rows = []
+    for labels, group in long.groupby([*GROUP, "pairs / L"], sort=False):
+        values = group["precision"].to_numpy(dtype=np.float64)
+        low, high = mean_interval(values, min(settings.bootstrap, 1000), settings.seed)
+        rows.append((*labels, values.mean(), len(values), low, high, group["chance"].mean()))
+    return pd.DataFrame(rows, columns=[*GROUP, "pairs / L", "precision", "n", "low", "high", "chance"])
 
 
 def _shown(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -241,9 +260,11 @@ def _figures(
     atom, cutoff = shown["atom"].iloc[0], float(shown["cutoff"].iloc[0])
     definition = _definition(atom, cutoff, settings)
     maps = f"{store.model}: contact map above, structure below ({definition}); yellow: not scored"
+    if shown["protein"].nunique() > MAX_PANELS and not settings.ids:
+        maps += f"; the first {MAX_PANELS} of {shown['protein'].nunique()}, all in proteins/"
     scores = shown.pivot(index="protein", columns="method", values="P@L/2")[list(shown["method"].unique())]
     return {
-        "contact_maps": lambda: plots.contact_maps(_panels(shown, store, structures), maps),
+        "contact_maps": lambda: plots.contact_maps(_panels(shown, store, structures, settings), maps),
         "precision_curves": lambda: plots.precision_curves(_curves_of(_at(curves, atom, cutoff, settings)), definition),
         "per_protein": lambda: plots.paired_scores(scores, "P@L/2", definition),
     }
@@ -255,16 +276,36 @@ def _metrics(shown: pd.DataFrame) -> dict[str, float]:
 
 
 def _curves_of(curves: pd.DataFrame) -> dict[str, plots.Curve]:
+    columns = ["pairs / L", "precision", "low", "high", "chance"]
     return {
-        str(method): (rows["pairs / L"].to_numpy(dtype=np.float64), rows["precision"].to_numpy(dtype=np.float64))
+        str(method): plots.Curve(*(rows[name].to_numpy(dtype=np.float64) for name in columns))
         for method, rows in curves.groupby("method", sort=False)
     }
 
 
-def _panels(shown: pd.DataFrame, store: Store, structures: Structures) -> list[plots.MapPanel]:
+def _pictures(shown: pd.DataFrame, stores: Sequence[Store], structures: Structures, settings: Settings) -> Pictures:
+    """A picture of each protein's first map, each read and drawn when it is its turn."""
+    pictures: Pictures = {}
+    for store in stores:
+        here = shown[shown["store"] == store.name].drop_duplicates("protein")
+        for row in here.to_dict("records"):
+            if settings.ids is None or row["protein"] in settings.ids:
+                name = key_of(row["protein"]) + (f".{key_of(store.name)}" if len(stores) > 1 else "")
+                pictures[name] = partial(_picture, store, dict(row), structures)
+    return pictures
+
+
+def _picture(store: Store, row: dict[Hashable, Any], structures: Structures) -> plots.Figure:
+    found = structures.find(store.opened[row["protein"]])
+    assert isinstance(found, Labelled)
+    return picture(found.stored, found.array(row["map"]), found, atom=row["atom"], cutoff=row["cutoff"])
+
+
+def _panels(shown: pd.DataFrame, store: Store, structures: Structures, settings: Settings) -> list[plots.MapPanel]:
     """The first map of the proteins of a store that has any, in their order."""
     here = shown[shown["store"] == store.name]
-    rows = here[here["map"] == here["map"].iloc[0]].head(MAX_PANELS) if len(here) else here
+    chosen = here[here["protein"].isin(settings.ids)] if settings.ids else here
+    rows = chosen[chosen["map"] == here["map"].iloc[0]].head(MAX_PANELS) if len(here) else here
     panels = []
     for row in rows.to_dict("records"):
         found = structures.find(store.opened[row["protein"]])

@@ -1,8 +1,11 @@
 """An evaluation's outcome as files: tables as parquet and csv, figures as png and svg, other files as they are."""
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from plmjac import plots
 from plmjac.evaluation.base import EvaluationError, Outcome
@@ -25,17 +28,40 @@ def _write(outcome: Outcome, out: Path, caution: str) -> dict[str, Path]:
     out.mkdir(parents=True, exist_ok=True)
     for name, table in outcome.tables.items():
         table.to_parquet(out / f"{name}.parquet", index=False)
-        table.to_csv(out / f"{name}.csv", index=False)
+        without_formulas(table).to_csv(out / f"{name}.csv", index=False)
         log.info("table: %s and .csv", out / f"{name}.parquet")
     images = {}
     for name, draw in outcome.figures.items():
         images[name] = out / f"{name}.png"
         plots.save(plots.warned(draw(), caution), images[name], out / f"{name}.svg")
         log.info("figure: %s and .svg", images[name])
+    for key, draw in outcome.pictures.items():
+        plots.save(plots.warned(draw(), caution), out / "proteins" / f"{key}.png")
+    if outcome.pictures:
+        log.info("pictures: %s, one for each of %d proteins", out / "proteins", len(outcome.pictures))
     for name, data in outcome.files.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(data)
-        log.info("file: %s", out / name)
+    if outcome.files:
+        first = out / next(iter(outcome.files))
+        log.info("file: %s%s", first, f" and {len(outcome.files) - 1} more" if len(outcome.files) > 1 else "")
     return images
+
+
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before each text that a spreadsheet would take for a formula (`=cmd`)."""
+    shown = table.copy()
+    for name in shown.columns:
+        if shown[name].dtype == object:
+            shown[name] = shown[name].map(_literal)
+    return shown
+
+
+def _literal(value: object) -> object:
+    is_formula = (
+        isinstance(value, str) and value[:1] in ("=", "+", "-", "@") and not re.fullmatch(r"[+-]?\d+\w?", value)
+    )
+    return f"'{value}" if is_formula else value
 
 
 def default_folder(stores: Sequence[Path], evaluation: str) -> Path:

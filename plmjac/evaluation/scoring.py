@@ -71,6 +71,8 @@ class Labelled:
     match: Match
     residue_numbers: tuple[str, ...] | None = None
     """Author numbers of the structure's residues in the protein's columns, empty where there is no residue."""
+    source: str = ""
+    """Where the structure was read from, in words."""
 
     @property
     def id(self) -> str:
@@ -83,6 +85,16 @@ class Labelled:
     def contacts(self, atom: Atom, cutoff: float) -> Contacts:
         """Contacts of this definition. Raises ValueError where the structure does not know them."""
         return self.structure.contacts(atom, cutoff)
+
+    def positions(self, atom: Atom) -> Float64[np.ndarray, "L 3"] | None:
+        """Positions of the atoms in angstrom, NaN where unresolved; None where the structure is contacts alone."""
+        placed, columns = self.structure, np.arange(len(self))
+        if isinstance(placed, PlacedStructure):
+            placed, columns = placed.structure, placed.columns
+        if not isinstance(placed, Coordinates):
+            return None
+        xyz = placed.beta if atom == "cb" else placed.alpha
+        return np.where((columns >= 0)[:, None], xyz[columns], np.nan)
 
     @cached_property
     def maps(self) -> tuple[str, ...]:
@@ -138,12 +150,14 @@ class Structures:
         named = [protein for protein in named if protein.structure is not None]
         for protein in named:
             if protein.structure is not None and _input_of(protein) == wanted:
-                return Labelled(stored, protein.structure, Match(protein.id, "id"), protein.residue_numbers)
+                return Labelled(
+                    stored, protein.structure, Match(protein.id, "id"), protein.residue_numbers, protein.source
+                )
         if found := self._aligned(stored, named, "id"):
             return found
         whole = self._with_input.get(wanted)
         if whole is not None and whole.structure is not None:
-            return Labelled(stored, whole.structure, Match(whole.id, "sequence"), whole.residue_numbers)
+            return Labelled(stored, whole.structure, Match(whole.id, "sequence"), whole.residue_numbers, whole.source)
         if stored.chains is None:
             alike = [self._single[number] for number in self._words.alike(stored.sequence)]
             if found := self._aligned(stored, alike, "alignment"):
@@ -171,7 +185,7 @@ class Structures:
                 placed = PlacedStructure(protein.structure, columns)
                 numbers = protein.residue_numbers
                 numbers = numbers and tuple(numbers[at] if at >= 0 else "" for at in columns)
-                found = Labelled(stored, placed, Match(protein.id, by, identity), numbers)
+                found = Labelled(stored, placed, Match(protein.id, by, identity), numbers, protein.source)
         return found
 
     @cached_property

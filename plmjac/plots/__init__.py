@@ -19,6 +19,7 @@ from plmjac.plots.false_discovery import false_discovery
 from plmjac.plots.files import plain_ticks, save, warned
 from plmjac.plots.maps import MapPanel, contact_map, contact_maps, true_contacts
 from plmjac.plots.precision import Curve, paired_scores, precision_curves
+from plmjac.plots.proteins import protein_map
 from plmjac.plots.relatives import relatives
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "paired_scores",
     "plain_ticks",
     "precision_curves",
+    "protein_map",
     "relatives",
     "save",
     "true_contacts",

@@ -1,6 +1,7 @@
 """Precision of methods against each other: curves over the number of pairs, and each protein's score."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import combinations
 
 import matplotlib.pyplot as plt
@@ -10,17 +11,34 @@ from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-Curve = tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, " K"]]
-"""How many pairs, as a share of L, and the mean precision of as many."""
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Mean precision of `pairs` x L pairs with its interval (NaN: none), and the mean chance of the same proteins."""
+
+    pairs: Float64[np.ndarray, " K"]
+    precision: Float64[np.ndarray, " K"]
+    low: Float64[np.ndarray, " K"]
+    high: Float64[np.ndarray, " K"]
+    chance: Float64[np.ndarray, " K"]
+
 
 MAX_SCATTERS = 9
 
 
 def precision_curves(curves: Mapping[str, Curve], title: str) -> Figure:
-    """Mean precision of the top pairs over their number; one line a method."""
+    """Mean precision of the top pairs over their number, a line and a band a method; dashed: chance."""
     figure, axes = plt.subplots(figsize=(5.6, 4.2), layout="constrained")
-    for name, (share, precision) in curves.items():
-        axes.plot(share, precision, label=name, linewidth=1.6)
+    chances: list[float] = []
+    for name, curve in curves.items():
+        (line,) = axes.plot(curve.pairs, curve.precision, label=name, linewidth=1.6)
+        axes.fill_between(curve.pairs, curve.low, curve.high, color=line.get_color(), alpha=0.15, linewidth=0)
+        chances += curve.chance.tolist()
+    if chances:
+        axes.axhline(float(np.nanmean(chances)), color="0.45", linewidth=1, linestyle="--", label="chance")
+    axes.text(
+        0.99, 0.01, "bands: 95 % intervals over proteins", transform=axes.transAxes, fontsize=7, color="0.4", ha="right"
+    )
     axes.set(xlabel="pairs taken / L", ylabel="precision", xlim=(0, None), ylim=(0, None), title=title)
     for mark in (0.2, 0.5, 1.0):
         axes.axvline(mark, color="0.85", linewidth=0.8, zorder=0)

@@ -1,0 +1,155 @@
+"""The best pairs of every contact map, to take away: a ranked table, and files for other programs.
+
+One table of all proteins with residue numbers, letters, scores, ranks and, where a structure is known, distances; and
+for each protein CASP RR, EVcouplings' CSV, scripts for PyMOL and ChimeraX. Structures are not needed but for scripts.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, field_validator
+
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
+from plmjac.evaluation.exports import FORMATS, SCRIPTS, BestPair, BestPairs
+from plmjac.evaluation.scoring import Labelled, Unscored, stored_proteins, touching
+from plmjac.evaluation.tables import lines_of, matched, not_scored, number
+from plmjac.metrics import best_pairs
+from plmjac.readouts import maps
+from plmjac.records import Atom
+from plmjac.store import CorruptStoreError, StoredProtein
+from plmjac.workplan import key_of
+
+Format = Literal["rr", "evcouplings", "pymol", "chimerax"]
+
+
+class Settings(BaseModel):
+    """The keys of conf/evaluation/best_pairs.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["best_pairs"]
+    map: str | None
+    ids: tuple[str, ...] | None
+    pairs: PositiveFloat
+    min_separation: PositiveInt
+    formats: tuple[Format, ...]
+    atom: Atom
+    cutoff: PositiveFloat
+
+    @field_validator("ids", "formats", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+COLUMNS = [
+    "protein", "store", "model", "structure", "match", "map", "rank", "i", "j", "number_i", "number_j", "residue_i",
+    "residue_j", "score", "distance", "contact", "reason",
+]  # fmt: skip
+"""`i` and `j` count residues of the sequence from 0, `rank` from 1; `number_i` and `number_j` are the author's residue
+numbers, where they are known. `distance` is in angstrom between the atoms of the definition; `contact` is 1, 0, or NaN
+where no structure tells."""
+
+
+def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
+    """Rank the pairs of every map of the stores."""
+    stores = inputs.of_kind("jacobian")
+    rows: list[Row] = []
+    files: dict[str, bytes] = {}
+    wanted = set(settings.ids or ())
+    for store in stores:
+        for stored in stored_proteins(store):
+            if wanted and stored.id not in wanted:
+                continue
+            try:
+                for best, table in _protein(store, stored, inputs, settings):
+                    rows += table
+                    files |= _files(best, store.name if len(stores) > 1 else "", settings)
+            except CorruptStoreError as error:
+                rows.append({"protein": stored.id, "store": store.name, "model": store.model, "reason": str(error)})
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    if unknown := sorted(wanted - set(table["protein"])):
+        raise EvaluationError(f"evaluation.ids: no protein {', '.join(unknown)} in the stores")
+    found = table[table["score"].notna()]
+    text = _printed(table, found, len(files), settings)
+    return Outcome({"best_pairs": table}, {}, text, found["protein"].nunique(), files=files)
+
+
+def _protein(
+    store: Store, stored: StoredProtein | Unscored, inputs: Inputs, settings: Settings
+) -> Iterator[tuple[BestPairs, list[Row]]]:
+    """The best pairs of each map of a protein, and their rows. Raises CorruptStoreError for what cannot be read."""
+    if isinstance(stored, Unscored):
+        raise CorruptStoreError(stored.reason)
+    names = [name for name in ([settings.map] if settings.map else maps()) if name in stored.names]
+    if not names:
+        kept = settings.map or "contact map"
+        raise CorruptStoreError(
+            f"the store keeps no {kept} of it; run predict with keep=[{settings.map or 'contacts'}]"
+        )
+    found = inputs.structures_if_any.find(stored)
+    labels = (found.match.structure, str(found.match)) if isinstance(found, Labelled) else ("", "")
+    xyz = found.positions(settings.atom) if isinstance(found, Labelled) else None
+    author = getattr(stored, "residue_numbers", None) or (
+        found.residue_numbers if isinstance(found, Labelled) else None
+    )
+    for name in names:
+        scores = stored.array(name)
+        first, second = best_pairs(scores, max(1, round(settings.pairs * len(stored))), settings.min_separation)
+        touch = touching(found, (first, second), settings.atom, settings.cutoff)
+        distance = np.full(len(first), np.nan) if xyz is None else np.linalg.norm(xyz[first] - xyz[second], axis=1)
+        listed = [
+            BestPair(int(i), int(j), rank, float(scores[i, j]), None if np.isnan(hit) else bool(hit))
+            for rank, (i, j, hit) in enumerate(zip(first, second, touch, strict=True), start=1)
+        ]
+        file, chain = _origin(found)
+        drawn = found.residue_numbers if isinstance(found, Labelled) else None
+        best = BestPairs(stored.id, name, store.model, stored.sequence, listed, drawn, chain, file)
+        facts = {
+            "protein": stored.id, "store": store.name, "model": store.model, "structure": labels[0] or None,
+            "match": labels[1] or None, "map": name, "reason": "",
+        }  # fmt: skip
+        yield best, [
+            {
+                **facts, "rank": pair.rank, "i": pair.i, "j": pair.j, "score": pair.score, "distance": apart,
+                "number_i": author[pair.i] if author else None, "number_j": author[pair.j] if author else None,
+                "residue_i": stored.sequence[pair.i], "residue_j": stored.sequence[pair.j], "contact": hit,
+            }
+            for pair, apart, hit in zip(listed, distance, touch, strict=True)
+        ]  # fmt: skip
+
+
+def _origin(found: Labelled | str) -> tuple[str, str]:
+    """File and chain of a structure that was read from "FILE, chain X"; empty where it was not."""
+    file, mark, chain = found.source.rpartition(", chain ") if isinstance(found, Labelled) else ("", "", "")
+    return (file, chain) if mark else ("", "")
+
+
+def _files(best: BestPairs, store: str, settings: Settings) -> dict[str, bytes]:
+    """The files of one map, scripts only where the structure's residues are known."""
+    place = "/".join(filter(None, ["pairs", key_of(store) if store else "", f"{key_of(best.protein)}.{best.map}"]))
+    chosen = [each for each in settings.formats if each not in SCRIPTS or best.numbers]
+    return {f"{place}.{FORMATS[each][0]}": FORMATS[each][1](best).encode() for each in chosen}
+
+
+def _printed(table: pd.DataFrame, found: pd.DataFrame, files: int, settings: Settings) -> str:
+    """The best pairs of the first proteins, and what has none."""
+    lines = [
+        f"the best {settings.pairs:g} x L pairs |i-j| >= {settings.min_separation} of each map: table best_pairs, "
+        f"{files} files in pairs/",
+        "i, j: residues counted from 0; behind their letters the author's numbers; distance in angstrom",
+        "",
+    ]
+    shown = [
+        {
+            **{key: row[key] for key in ("protein", "map")},
+            **{key: int(row[key]) for key in ("rank", "i", "j")},
+            "residues": f"{row['residue_i']}{row['number_i'] or ''} {row['residue_j']}{row['number_j'] or ''}",
+            "score": number(row["score"]),
+            "distance": number(row["distance"], ".1f"),
+        }
+        for row in found[found["rank"] <= 3].head(15).to_dict("records")
+    ]
+    return "\n".join([*lines, *lines_of(shown), *matched(table), *not_scored(table, "score")])
