@@ -17,7 +17,7 @@ RECOVERY := $(if $(STRUCTURES),pdb,demo)
 # Windows small enough for domains of 50 to 150 residues; the paper's are for chains of 200 and more.
 RECOVERY_KEYS := +experiment=single_segment model=$(DEMO_MODEL) segments.size=12 segments.margin=3 segments.threshold=2
 
-.PHONY: help install demo recovery reproduce-tiny test test-quick test-faults test-slurm lint types format wheel clean bench
+.PHONY: help install demo recovery reproduce-tiny test test-quick test-weights test-faults test-slurm lint types format wheel clean bench gpu
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -54,6 +54,10 @@ test: install ## Run every test
 test-quick: install ## The tests that take seconds (under 2 minutes in all), while working on the code
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
+test-weights: install ## Fetch AntiBERTy's weights (100 MB) and the published esm2_8m (30 MB), and test with them
+	test -d weights/antiberty || $(BIN)/python scripts/antiberty.py weights/antiberty
+	PLMJAC_TEST_WEIGHTS=1 $(BIN)/python -m pytest -m weights $(ARGS)
+
 test-faults: install ## Kill, fail and crowd a run in every way we know; prints the table (15 minutes)
 	$(BIN)/python tests/faults/table.py $(ARGS)
 	PLMJAC_TEST_FAULTS=1 $(BIN)/python -m pytest tests/faults/test_soak.py -rs
@@ -63,6 +67,10 @@ test-slurm: install ## The sbatch scripts under a real SLURM of one node (needs 
 
 bench: install ## Authors' loop, transformers, plain and fast side by side (12 minutes; writes benchmark/)
 	$(BIN)/python scripts/benchmark.py --precision-table $(ARGS)
+
+# On the machine's own Python where there is no .venv: a GPU machine may have PyTorch and no network.
+gpu: ## What only a GPU can show, in four minutes (ARGS="--wheels FOLDER": see scripts/gpu_check.py); writes benchmark/
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/gpu_check.py $(ARGS)
 
 lint: install ## Style, formatting and the direction of imports
 	$(BIN)/ruff check plmjac scripts tests

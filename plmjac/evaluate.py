@@ -57,10 +57,11 @@ def evaluate(config: Config) -> int:
     from plmjac.evaluation.inputs import inputs_of
     from plmjac.evaluation.output import default_folder, write
 
-    outcome = evaluation.evaluate(inputs_of(settings.store, settings.dataset, settings.structures), settings.evaluation)
+    inputs = inputs_of(settings.store, settings.dataset, settings.structures)
+    outcome = evaluation.evaluate(inputs, settings.evaluation)
     out = settings.out or default_folder(settings.store, config["evaluation"]["name"])
-    images = write(outcome, out)
-    print(outcome.text)
+    images = write(outcome, out, inputs.caution)
+    print("\n".join([*filter(None, [inputs.caution]), outcome.text]))
     if settings.logger.name != "none":
         from plmjac.inference.loggers import log_outcome
 

@@ -1,4 +1,4 @@
-"""Which contacts of a protein are masked and watched: single windows, pairs of windows, or those of a list.
+"""Segments of a protein whose contacts are watched: single windows, pairs of windows, or those of a list.
 
 Each way of choosing is a settings object with the paper's thresholds as keys (Zhang et al. 2024; docs/method.md). What
 it chooses from is the contact map of the full sequence, P0, and for pairs the secondary structure. Pure: files are read
@@ -22,7 +22,7 @@ ListKind = Literal["single", "pairs", "close_pairs"]
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What segments are chosen by; each way of choosing uses one or two of these."""
+    """The grounds for choosing segments of one protein; each way of choosing uses one or two of them."""
 
     length: int
     contacts: Float[np.ndarray, "L L"] | None = None
@@ -36,7 +36,7 @@ class SegmentChoice(Protocol):
 
     @property
     def name(self) -> str:
-        """What the configuration calls it."""
+        """Its name in the configuration."""
         ...
 
     def possible(self, length: int, listed: Any) -> list[Segment]:
@@ -184,11 +184,11 @@ class Listed(_Choice):
         return self
 
     def possible(self, length: int, listed: Any) -> list[Segment]:
-        """What the list says of a protein, exactly."""
+        """The segments in the list for a protein, exactly."""
         return self._segments(listed)
 
     def choose(self, evidence: Evidence, key: Key) -> list[Segment]:
-        """What the list says of this protein, in its order; none where it says nothing."""
+        """The segments in the list for this protein, in its order; none where it is not listed."""
         return self._segments(evidence.listed)
 
     def _segments(self, listed: Any) -> list[Segment]:

@@ -1,15 +1,15 @@
-"""How much hydrophobic surface a structure shows: accessible area, and spatial aggregation propensity (SAP).
+"""The hydrophobic surface of a structure: accessible area, and spatial aggregation propensity (SAP).
 
 A fold that lost a part of itself shows what the part had covered; that is how Zhang et al. (PNAS 2024) judge predicted
-structures of isoforms that should not fold. Areas come from Biopython's Shrake-Rupley; no solvent model, no energies.
+structures of isoforms that should not fold. Areas are Shrake and Rupley's, with Biopython's radii; no solvent model, no
+energies.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from Bio.PDB.Atom import Atom
-from Bio.PDB.Residue import Residue
-from Bio.PDB.SASA import ShrakeRupley
+from Bio.PDB.SASA import ATOMIC_RADII
 from jaxtyping import Bool, Float64
 from scipy.spatial import cKDTree
 
@@ -29,12 +29,19 @@ EXPOSED_SIDE_CHAIN = {
 }  # fmt: skip
 """Square angstrom of a side chain in an extended Ala-X-Ala (Hubbard and Thornton 1993; glycine: its C-alpha)."""
 
+POINTS = 2000
+"""Points on each atom's sphere: the hydrophobic area of a domain of 90 residues (960 square angstrom) then differs by
+less than 3 between orientations; with 100 it is 32."""
+
+DEFAULT_RADIUS = 2.0
+"""Angstrom, for an element without a radius."""
+
 BACKBONE = frozenset({"N", "CA", "C", "O", "OXT"})
 
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """What each residue of a chain shows to the solvent; unknown residues (X) show no hydrophobic area and have SAP 0.
+    """The surface of each residue of a chain; unknown residues (X) show no hydrophobic area and have SAP 0.
 
     `area` is all of it and `hydrophobic` that of the side chains of residues more hydrophobic than glycine, both in
     square angstrom; `sap` is the mean over the residue's atoms.
@@ -50,7 +57,7 @@ def relative_hydrophobicity(letter: str) -> float:
     return HYDROPHOBICITY.get(letter, HYDROPHOBICITY["G"]) - HYDROPHOBICITY["G"]
 
 
-def surface(atoms: Atoms, *, radius: float = 5.0, probe: float = 1.4, points: int = 100) -> Surface:
+def surface(atoms: Atoms, *, radius: float = 5.0, probe: float = 1.4, points: int = POINTS) -> Surface:
     """Accessible area, hydrophobic area and SAP of each residue; the chain is taken alone.
 
     SAP of an atom (Chennamsetty et al. 2009): over the residues with side-chain atoms within `radius` angstrom of it,
@@ -81,10 +88,25 @@ def side_chain(atoms: Atoms) -> Bool[np.ndarray, " A"]:
     return chosen
 
 
-def accessible_area(atoms: Atoms, probe: float = 1.4, points: int = 100) -> Float64[np.ndarray, " A"]:
-    """Solvent-accessible area of each atom in square angstrom (Shrake and Rupley 1973), by Biopython."""
-    container = Residue((" ", 1, " "), "ALL", "")  # one residue for all: only the atoms matter
-    for number, (element, position) in enumerate(zip(atoms.element, atoms.position, strict=True)):
-        container.add(Atom(str(number), position, 0.0, 1.0, " ", str(number), number, element))
-    ShrakeRupley(probe_radius=probe, n_points=points).compute(container, level="A")
-    return np.array([atom.sasa for atom in container.get_atoms()])
+def accessible_area(atoms: Atoms, probe: float = 1.4, points: int = POINTS) -> Float64[np.ndarray, " A"]:
+    """Solvent-accessible area of each atom in square angstrom (Shrake and Rupley 1973)."""
+    radii = np.array([ATOMIC_RADII.get(element.upper(), DEFAULT_RADIUS) for element in atoms.element]) + probe
+    sphere = _sphere(points)
+    tree = cKDTree(atoms.position)
+    shown = np.zeros(len(radii))
+    for number, near in enumerate(tree.query_ball_point(atoms.position, radii + radii.max())):
+        near.remove(number)
+        between, radius = atoms.position[near] - atoms.position[number], radii[number]
+        # A point of the sphere is inside a neighbour where its height towards it is above this.
+        heights = (radius**2 - radii[near] ** 2 + (between**2).sum(axis=1)) / (2 * radius)
+        shown[number] = (sphere @ between.T <= heights).all(axis=1).mean()
+    return 4 * np.pi * radii**2 * shown
+
+
+@lru_cache
+def _sphere(points: int) -> Float64[np.ndarray, "P 3"]:
+    """Points evenly over the unit sphere, along a golden spiral."""
+    turn = np.pi * (3 - np.sqrt(5)) * np.arange(points)
+    z = 1 - (2 * np.arange(points) + 1) / points
+    radius = np.sqrt(1 - z**2)
+    return np.stack([radius * np.cos(turn), radius * np.sin(turn), z], axis=1)

@@ -35,7 +35,7 @@ def threaded(chain: gemmi.Chain, start: int, row: Int8[np.ndarray, " L"], name: 
         residue.name = gemmi.expand_one_letter(AMINO_ACIDS[row[k]], gemmi.ResidueKind.AA)
         residue.het_flag = "A"
         kept.add_residue(residue)
-    model = gemmi.Model("1" if gemmi.__version__ < "0.7" else 1)
+    model = gemmi.Model(1)
     model.add_chain(kept)
     structure = gemmi.Structure()
     structure.name = name

@@ -65,8 +65,8 @@ def named(protein: str, flanks: tuple[int, int]) -> Number:
 
     def read(folder: Path) -> str:
         rows = pd.read_csv(folder / "recovery_named" / "recovery.csv")
-        rows = rows[rows["protein"].str.replace("_", "") == protein].set_index("step")["recovery"]
-        return ", ".join(f"R({flank}) = {rows.loc[flank]:.2f}" for flank in flanks)
+        recovery = rows[rows["protein"].str.replace("_", "") == protein].set_index("step")["recovery"]
+        return ", ".join(f"R({flank}) = {recovery.loc[flank]:.2f}" for flank in flanks)
 
     return read
 
@@ -80,7 +80,8 @@ def capacity(folder: Path) -> str:
 def spearman(folder: Path) -> str:
     """Mean Spearman correlation of couplings at the cut-offs of 1 and 4 sigma."""
     rows = pd.read_csv(folder / "coupling_correlation" / "coupling_correlation_summary.csv").set_index("sigma")
-    return f"{rows.loc[1, 'mean']:.2f}, {rows.loc[4, 'mean']:.2f} (n = {int(rows.loc[1, 'n'])})"
+    mean, number = rows["mean"], rows["n"]
+    return f"{mean.loc[1]:.2f}, {mean.loc[4]:.2f} (n = {int(number.loc[1])})"
 
 
 def conformations(folder: Path) -> str:

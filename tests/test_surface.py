@@ -2,6 +2,10 @@
 
 import numpy as np
 import pytest
+from Bio.PDB.Atom import Atom
+from Bio.PDB.Residue import Residue
+from Bio.PDB.SASA import ShrakeRupley
+from scipy.spatial.transform import Rotation
 from support import SHARED
 
 from plmjac.datasets.atoms import read_atoms
@@ -21,6 +25,33 @@ def test_a_lone_atom_shows_its_whole_sphere_and_a_buried_one_nothing() -> None:
     shell = np.random.default_rng(0).normal(size=(300, 3))
     cage = np.vstack([np.zeros(3), 2.5 * shell / np.linalg.norm(shell, axis=1, keepdims=True)])
     assert accessible_area(few_atoms("A", ["CA"] * 301, [0] * 301, cage))[0] == 0.0
+
+
+def test_areas_are_biopythons() -> None:
+    """A random ball of atoms of several elements, against Biopython's own Shrake-Rupley with as many points."""
+    rng = np.random.default_rng(4)
+    count = 150
+    elements = tuple(rng.choice(["C", "N", "O", "S", "SE", "FE"], count))
+    zeros, position = np.zeros(count), rng.normal(scale=4.0, size=(count, 3))
+    atoms = Atoms("A", ("CB",) * count, elements, zeros.astype(np.int64), position, zeros)
+    container = Residue((" ", 1, " "), "ALL", "")
+    for number, (element, position) in enumerate(zip(atoms.element, atoms.position, strict=True)):
+        container.add(Atom(str(number), position, 0.0, 1.0, " ", str(number), number, element))
+    ShrakeRupley(probe_radius=1.4, n_points=1500).compute(container, level="A")
+    expected = np.array([atom.sasa for atom in container.get_atoms()])
+    found = accessible_area(atoms, points=1500)
+    assert np.abs(found - expected).max() < 1.5 and found.sum() == pytest.approx(expected.sum(), rel=0.002)
+
+
+def test_areas_do_not_depend_on_the_orientation() -> None:
+    rng = np.random.default_rng(5)
+    steps = rng.normal(size=(400, 3))
+    position = np.cumsum(1.5 * steps / np.linalg.norm(steps, axis=1, keepdims=True), axis=0) * 0.7
+    areas = []
+    for seed in range(6):
+        turned = position @ Rotation.random(random_state=seed).as_matrix().T
+        areas.append(accessible_area(few_atoms("A", ["CB"] * 400, [0] * 400, turned)).sum())
+    assert np.ptp(areas) < 0.004 * np.mean(areas)
 
 
 def test_sap_is_the_definition_atom_by_atom() -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from plmjac.files import UsageError
+from plmjac.models.caution import caution
 from plmjac.plots import Figure
 from plmjac.records import Protein
 from plmjac.store import JacobianStore
@@ -55,6 +56,19 @@ class Store:
         model = self.opened.attributes.get("model")
         return str(model["name"]) if isinstance(model, dict) and "name" in model else "unknown"
 
+    @property
+    def recorded(self) -> dict[str, dict[str, Any]]:
+        """The groups of the configuration that the store recorded; they are not to be trusted."""
+        config = self.opened.attributes.get("config")
+        groups = config.items() if isinstance(config, dict) else ()
+        return {str(name): group for name, group in groups if isinstance(group, dict)}
+
+    @property
+    def caution(self) -> str:
+        """The warning that the model knows nothing of these proteins; empty where it may."""
+        dataset, model = self.recorded.get("dataset", {}), self.recorded.get("model", {})
+        return caution(self.model, str(dataset.get("name")), model.get("checkpoint"))
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -83,6 +97,11 @@ class Inputs:
         except (OSError, UsageError) as error:
             log.warning("no structures: %s", error)
             return Structures([])
+
+    @property
+    def caution(self) -> str:
+        """The warnings of the stores, each once."""
+        return "\n".join(dict.fromkeys(store.caution for store in self.stores if store.caution))
 
     def of_kind(self, kind: str) -> tuple[Store, ...]:
         """All stores, of which there must be one and all of this kind; EvaluationError with the remedy if not."""

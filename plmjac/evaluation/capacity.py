@@ -12,7 +12,7 @@ of noise values, fewer than about 1 / rate pairs in a protein are never told fro
 Above noise means coupled in the model, not in contact: a model that knows no contacts has couplings too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import comb
 from typing import Literal
 
@@ -23,11 +23,12 @@ from jaxtyping import Bool, Float, Float64, Int64
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from plmjac import plots
-from plmjac.comparison import summary
+from plmjac.comparison import MIN_PROTEINS, summary
 from plmjac.evaluation.base import Inputs, Outcome, Row, Store
 from plmjac.evaluation.scoring import Unscored, stored_proteins
 from plmjac.evaluation.tables import lines_of, not_scored, with_interval
 from plmjac.jacobian import center, symmetrize
+from plmjac.models.caution import SHIPPED
 from plmjac.store import CorruptStoreError, StoredProtein
 
 MIN_PAIRS = 50
@@ -72,14 +73,15 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     stores = inputs.of_kind("jacobian") if inputs.stores else ()
     table = pd.DataFrame([row for store in stores for row in _store(store, settings)], columns=COLUMNS)
     means = summary(table, ["store", "model"], MEASURED, draws=settings.bootstrap, seed=settings.seed)
-    estimates = _estimates(means, settings)
+    concluded = means[~means["model"].isin(list(SHIPPED))]
+    estimates = _estimates(concluded, settings)
     tables = {"capacity": estimates}
     if stores:
         tables |= {"couplings_above_noise": table, "capacity_summary": means}
     return Outcome(
         tables,
         _figures(table, estimates, settings),
-        _printed(table, means, estimates, settings),
+        _printed(table, means, estimates, _refused(stores, means), settings),
         scored=int(table["pairs above noise"].notna().sum()) if stores else len(estimates),
         metrics={f"capacity/{row['estimate']}": float(row["parameters"]) for row in estimates.to_dict("records")},
     )
@@ -150,26 +152,51 @@ def _couplings_above(
 
 
 def _estimates(means: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """One row an estimate: its name, how it was made, parameters."""
+    """One row an estimate: its name, how it was made, parameters, and where it was measured its interval."""
     families, length, squared = settings.families, settings.length, settings.states**2
     rows = [
         (
             "full",
             f"{families:,} x {comb(length, 2):,} pairs x {squared}",
             full_capacity(families, length, settings.states),
+            np.nan,
+            np.nan,
         ),
         (
             "sparse",
             f"{families:,} x {length} x {settings.contacts_per_position:g} / 2 pairs x {squared}",
             sparse_capacity(families, length, settings.contacts_per_position, settings.states),
+            np.nan,
+            np.nan,
         ),
     ]
-    for row in means.dropna(subset="mean").to_dict("records"):
+    for row in means.dropna(subset="low").to_dict("records"):
         what = row["measure"].split()[0]
         each = squared if what == "pairs" else 1
-        made = f"{families:,} x {length} x {row['mean']:.3g} {what}" + (f" x {squared}" if each > 1 else "")
-        rows.append((f"measured {what}, {row['store']}", made, families * length * row["mean"] * each))
-    return pd.DataFrame(rows, columns=["estimate", "from", "parameters"]).astype({"parameters": float})
+        made = f"{families:,} x {length} x {row['mean']:.2g} {what}" + (f" x {squared}" if each > 1 else "")
+        values = [families * length * row[key] * each for key in ("mean", "low", "high")]
+        rows.append((f"measured {what}, {row['store']}", made, *values))
+    columns = ["estimate", "from", "parameters", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], float))
+
+
+def _refused(stores: Sequence[Store], means: pd.DataFrame) -> list[str]:
+    """The stores from which nothing is concluded about all families, and why."""
+    lines = []
+    for store in stores:
+        n = int(means.loc[means["store"] == store.name, "n"].max())
+        if store.model in SHIPPED:
+            lines.append(f"no estimate from {store.name}: {SHIPPED[store.model]}")
+        elif n < MIN_PROTEINS:
+            lines.append(
+                f"no estimate from {store.name}: {n} proteins say nothing of all families; {MIN_PROTEINS} do at least"
+            )
+    return lines
+
+
+def _two_digits(value: float) -> str:
+    """`4,500,000,000`."""
+    return f"{float(f'{value:.2g}'):,.0f}"
 
 
 def _figures(table: pd.DataFrame, estimates: pd.DataFrame, settings: Settings) -> dict[str, Callable[[], plots.Figure]]:
@@ -182,9 +209,23 @@ def _figures(table: pd.DataFrame, estimates: pd.DataFrame, settings: Settings) -
     return {"capacity": lambda: plots.capacity_estimates(bars, points, settings.contacts_per_position)}
 
 
-def _printed(table: pd.DataFrame, means: pd.DataFrame, estimates: pd.DataFrame, settings: Settings) -> str:
-    shown = estimates.assign(parameters=[f"{value:,.0f}" for value in estimates["parameters"]])
-    lines = [f"parameters for {settings.families:,} families of length {settings.length}", shown.to_string(index=False)]
+def _printed(
+    table: pd.DataFrame, means: pd.DataFrame, estimates: pd.DataFrame, refused: list[str], settings: Settings
+) -> str:
+    rows = [
+        {
+            "estimate": row["estimate"], "from": row["from"],
+            "parameters": f"{row['parameters']:,.0f}" if pd.isna(row["low"]) else
+            f"{_two_digits(row['parameters'])} [{_two_digits(row['low'])}, {_two_digits(row['high'])}]",
+        }
+        for row in estimates.to_dict("records")
+    ]  # fmt: skip
+    lines = [
+        f"parameters for {settings.families:,} families of length {settings.length}; measured: mean and 95 % interval "
+        "over proteins",
+        *lines_of(rows),
+        *refused,
+    ]
     if len(means):
         lines += [
             "",
@@ -192,10 +233,10 @@ def _printed(table: pd.DataFrame, means: pd.DataFrame, estimates: pd.DataFrame, 
             f"{settings.min_separation}; noise: scores below the median, mirrored; mean over n proteins, 95 % interval",
         ]
         counted = means[means["n"] > 0].to_dict("records")
-        rows = [
+        shown = [
             {**{key: row[key] for key in ("store", "measure", "n")},
              "mean": with_interval(row["mean"], row["low"], row["high"], ".3g")}
             for row in counted
         ]  # fmt: skip
-        lines += lines_of(rows) or ["nothing could be counted"]
+        lines += lines_of(shown) or ["nothing could be counted"]
     return "\n".join([*lines, *not_scored(table, "couplings above noise")])

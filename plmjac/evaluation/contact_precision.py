@@ -106,7 +106,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
 
 
 def public_scores(table: pd.DataFrame) -> Row:
-    """The means of a table of `contact_precision` as JSON for a public comparison: set, map, definition, range, measure.
+    """The means of a table of `contact_precision` as JSON for a public comparison: set, map, contact, range, measure.
 
     A set is a store. Each range says over how many proteins its means are; `proteins` counts those that have any score,
     `not_scored` those without. A mean over nothing is null.
@@ -119,7 +119,7 @@ def public_scores(table: pd.DataFrame) -> Row:
         for (map_name, atom, cutoff, separations), group in rows[rows["map"].notna()].groupby(
             ["map", "atom", "cutoff", "range"], sort=False
         ):
-            definition = maps.setdefault(map_name, {}).setdefault(f"{atom} < {cutoff:g} A", {})
+            definition = maps.setdefault(str(map_name), {}).setdefault(f"{atom} < {cutoff:g} A", {})
             means = {measure: group[measure].mean() for measure in MEASURES}
             definition[separations] = {
                 "n": int(group["P@L"].notna().sum()),
@@ -331,7 +331,7 @@ def _differences(differences: pd.DataFrame) -> list[str]:
         }
         for row in differences[differences["measure"] == "P@L/2"].to_dict("records")
     ]  # fmt: skip
-    heading = "first minus second on the proteins of both; p: paired bootstrap, two-sided"
+    heading = "first minus second on the proteins of both; p: sign-flip test, two-sided; -: fewer than 6 proteins"
     return ["", heading, *lines_of(lines)] if lines else []
 
 

@@ -52,8 +52,8 @@ def _named(paths: list[Path]) -> Iterator[Store]:
 def _of_folder(stores: Iterable[Store], structures: Path) -> dict[str, Any]:
     """The chains of a folder of structures; as complexes, joined as the store's are, where a store has some."""
     for store in stores:
-        if (recorded := _recorded(store)).get("name") == "complex":
-            kept = {key: recorded[key] for key in ("chains", "linker", "index_gap") if key in recorded}
+        if (recorded := store.recorded.get("dataset", {})).get("name") == "complex":
+            kept: dict[str, Any] = {key: recorded[key] for key in ("chains", "linker", "index_gap") if key in recorded}
             return {"name": "complex", "path": str(structures), **kept}
     return {"name": "pdb", "path": str(structures)}
 
@@ -62,7 +62,7 @@ def _own_datasets(stores: Iterable[Store]) -> list[dict[str, Any]]:
     """The local datasets with structures that the stores were made from, each once."""
     datasets: list[dict[str, Any]] = []
     for store in stores:
-        recorded = _recorded(store)
+        recorded = store.recorded.get("dataset", {})
         name = str(recorded.get("name"))
         keys = (*LOCAL.get(name, ()), "control", "control_seed")  # of null sequences, whose structures have them too
         local = {"name": name, **{key: recorded[key] for key in keys if key in recorded}}
@@ -85,12 +85,6 @@ def _is_there(path: str) -> bool:
         return Path(path).expanduser().is_dir() or Path(path).expanduser().is_file()
     except (OSError, RuntimeError, ValueError):
         return False
-
-
-def _recorded(store: Store) -> Mapping[str, Any]:
-    config = store.opened.attributes.get("config")
-    dataset = config.get("dataset") if isinstance(config, dict) else None
-    return dataset if isinstance(dataset, dict) else {}
 
 
 def _listed(value: Any) -> list[str]:

@@ -10,15 +10,18 @@ from plmjac.evaluation.base import EvaluationError, Outcome
 log = logging.getLogger("plmjac.evaluate")
 
 
-def write(outcome: Outcome, out: Path) -> dict[str, Path]:
-    """Write everything into the folder; returns the png of each figure. Raises EvaluationError where it cannot."""
+def write(outcome: Outcome, out: Path, caution: str = "") -> dict[str, Path]:
+    """Write everything into a folder; returns the png of each figure. `caution` is a warning for every figure.
+
+    Raises EvaluationError where the folder cannot be written.
+    """
     try:
-        return _write(outcome, out)
+        return _write(outcome, out, caution)
     except OSError as error:
         raise EvaluationError(f"out={out} cannot be written: {error.strerror or error}") from error
 
 
-def _write(outcome: Outcome, out: Path) -> dict[str, Path]:
+def _write(outcome: Outcome, out: Path, caution: str) -> dict[str, Path]:
     out.mkdir(parents=True, exist_ok=True)
     for name, table in outcome.tables.items():
         table.to_parquet(out / f"{name}.parquet", index=False)
@@ -27,7 +30,7 @@ def _write(outcome: Outcome, out: Path) -> dict[str, Path]:
     images = {}
     for name, draw in outcome.figures.items():
         images[name] = out / f"{name}.png"
-        plots.save(draw(), images[name], out / f"{name}.svg")
+        plots.save(plots.warned(draw(), caution), images[name], out / f"{name}.svg")
         log.info("figure: %s and .svg", images[name])
     for name, data in outcome.files.items():
         (out / name).write_bytes(data)

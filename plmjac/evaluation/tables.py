@@ -10,10 +10,10 @@ MAX_LISTED = 30
 
 
 def with_interval(mean: Any, low: Any, high: Any, form: str = ".3f") -> str:
-    """`0.512 [0.401, 0.620]`; the mean alone where there is no interval, "-" where there is no mean."""
+    """`0.512 [0.401, 0.620]`, `0.512 [-]` without an interval (fewer than 6 proteins), "-" without a mean."""
     if pd.isna(mean):
         return "-"
-    return f"{mean:{form}}" if pd.isna(low) or pd.isna(high) else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+    return f"{mean:{form}} [-]" if pd.isna(low) or pd.isna(high) else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def number(value: Any, form: str = ".3f") -> str:
@@ -31,7 +31,10 @@ def means_by(means: pd.DataFrame, name: str, measures: Sequence[str]) -> list[st
     lines: dict[str, dict[str, Any]] = {}
     for row in means[means["measure"].isin(measures) & (means["n"] > 0)].to_dict("records"):
         line = lines.setdefault(row[name], {name: row[name], "n": row["n"]})
-        line[row["measure"]] = with_interval(row["mean"], row["low"], row["high"])
+        shown = (
+            number(row["mean"]) if row["measure"] == "chance" else with_interval(row["mean"], row["low"], row["high"])
+        )
+        line[row["measure"]] = shown
     return lines_of(list(lines.values()))
 
 

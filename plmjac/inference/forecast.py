@@ -64,7 +64,7 @@ def _rows(
         return float(task.forwards(protein.id, len(protein)) * model.flops(len(protein)))
 
     stored = stored_proteins(settings.store, earlier)
-    rows = manifest(dataset, max_length=settings.max_length, cost=cost, stored=stored)
+    rows = manifest(dataset, max_length=settings.max_length, model_length=model.max_length, cost=cost, stored=stored)
     mine = {row.key for row in (settings.shard.of(rows) if settings.shard else planned(rows))}
     reasons: Counter[str] = Counter()
     for row in rows:
@@ -97,10 +97,12 @@ def _work(rows: list[ManifestRow], settings: PredictSettings, task: Task, model:
 
 
 def _gpu_times(flops: float | int, length: float, settings: PredictSettings, model: "ModelSize") -> Iterator[str]:
-    from plmjac.inference.rates import Way, gpu_times
+    from plmjac.inference.rates import Way, compiling_saves, gpu_times
 
     precision = precision_on("cuda", settings)
-    way: Way = "plain" if not settings.model.fast else "compiled" if settings.model.compiled else "fast"
+    way: Way = "fast" if settings.model.fast else "plain"
+    if settings.model.compiled or (settings.compiles_itself and compiling_saves(flops)):
+        way = "compiled"
     for each in gpu_times(flops, model.num_parameters, length, precision, way):
         yield f"          {duration(each.seconds)} on one {each.card} in {precision}"
         yield f"            ({each.source})"

@@ -55,7 +55,7 @@ def every_head(maps: Float[Tensor, "layers heads L L"]) -> Float[Tensor, "layers
 
 @dataclass(eq=False)
 class _Protein:
-    """What the blocks of one protein share: the wild type, what mutants are compared to, and the maps so far."""
+    """Shared by the blocks of one protein: the wild type and its readouts, the letters, and the maps so far."""
 
     key: str
     tokens: Int64[Tensor, " L"]
@@ -97,7 +97,7 @@ class JacobianTask:
         self._protein: _Protein | None = None
 
     def identity(self) -> dict[str, Any]:
-        """What is substituted, how the Jacobian is cut, and which heads were chosen."""
+        """Substitutions, rows of a chunk, and the chosen attention heads."""
         heads = {"heads": [list(head) for head in self.heads]} if self.heads else {}
         return {
             "kind": "jacobian",

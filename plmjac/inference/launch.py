@@ -1,4 +1,4 @@
-"""Which of a run's processes this is, and what it computes on: the environment and the machine are asked here alone.
+"""This process's rank and device: the only place that asks the environment and the machine for them.
 
 Several processes only under torchrun or srun: with Lightning's own launcher a rank that dies can leave holes and the
 run still ends with code 0.

@@ -82,7 +82,7 @@ class RecoveryTask:
         self._most_contexts = cache(lambda length: self._contexts(length, None))
 
     def identity(self) -> dict[str, Any]:
-        """What is masked, what is watched, and how it is read."""
+        """Schedule, segments, readout and seed."""
         return {
             "kind": "recovery",
             "schedule": self.schedule.identity(),
@@ -111,7 +111,7 @@ class RecoveryTask:
 
     @property
     def certainty(self) -> str:
-        """How sure `forwards` is."""
+        """The certainty of `forwards`, in words that follow the number."""
         return " exactly" if self.is_exact else " at most: segments are chosen by contacts that are not known yet"
 
     def num_contexts(self, identifier: str, length: int) -> int:
@@ -149,7 +149,7 @@ class RecoveryTask:
         return number * (16 + length + sum(READOUTS[name].num_bytes(sizes) for name in self.keep))
 
     def memory(self, rows: list[ManifestRow], settings: PredictSettings, size: ModelSize) -> str:
-        """What is held of one protein."""
+        """Memory of one protein, besides model and forward."""
         if self.readout == "jacobian":
             longest = max(row.length for row in rows)
             return f"{in_bytes(1600 * longest**2)} for the Jacobian of the longest protein, besides model and forward"
@@ -181,7 +181,7 @@ class RecoveryTask:
     def _evidence(
         self, model: LanguageModel, item: WorkItem, tokens: Int64[Tensor, " L"], full: Float32[np.ndarray, "L L"]
     ) -> Evidence:
-        """What the segments are chosen by; always the contact head's map, where there is one to choose by."""
+        """The grounds for choosing segments; always the contact head's map, where the model has one."""
         annotation = self.annotated.get(item.id)
         contacts = full if self.readout == "contact_head" else None
         if contacts is None and not self.is_exact and "contact_head" in model.readouts:
@@ -218,7 +218,7 @@ class RecoveryTask:
         return blocks, whole
 
     def _maps(self, model: LanguageModel, item: WorkItem, max_tokens: int) -> Maps:
-        """How contacts are read: the model's contact head, or the categorical Jacobian of each context.
+        """The function that reads contacts: the model's contact head, or the categorical Jacobian of each context.
 
         For the Jacobian all positions are substituted, the masked ones too.
         """
@@ -279,7 +279,7 @@ def _arrays(
 
 
 def annotations(choice: AnySegments, dataset: Iterable[Record]) -> Annotations:
-    """Where segments find what they are chosen by, besides contacts: a file, or the structures of the dataset.
+    """Looks up lists or secondary structures to choose segments by, in a file or in the structures of the dataset.
 
     Structures are read anew, by every rank for its own proteins; the plan carries sequences only. Raises InputError for
     a file that cannot be used.

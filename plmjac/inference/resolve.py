@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from plmjac.inference.launch import DEFAULT_MAX_TOKENS, Kind, Launch, device_of,
 from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Task, build_task
 from plmjac.models import registry
-from plmjac.records import Protein
+from plmjac.records import Filtered, Protein, Rejected
 
 if TYPE_CHECKING:
     from plmjac.datasets import Dataset
@@ -57,8 +57,24 @@ class Run:
         length = len(protein)
         return float(self.task.forwards(protein.id, length) * self.model.flops(length))
 
+    def details_of(self, records: Iterable[Protein | Rejected | Filtered]) -> dict[str, Any]:
+        """The details of a store that is begun now with these records.
+
+        On a GPU, where nobody chose, a run that is long enough to win back the time compiles its model; whether it did
+        is recorded.
+        """
+        if not (self.settings.compiles_itself and self.kind == "cuda"):
+            return self.details
+        from plmjac.inference.rates import compiling_saves
+
+        flops = sum(self.cost(record) for record in records if isinstance(record, Protein))
+        compiled = compiling_saves(flops) and self.model.use_compiled(True)
+        return {**self.details, "run": {**self.details["run"], "compiled": compiled}}
+
     def limits(self, recorded: Mapping[str, Any]) -> tuple[int, int]:
-        """Tokens of a forward and CPU threads: those that the store's first run recorded, so that bytes stay the same.
+        """Tokens of a forward and CPU threads as the store's first run recorded them, so that bytes stay the same.
+
+        A model that the first run compiled, or did not, is compiled here or not.
 
         Where this run is on another kind of device, or was told otherwise, its own: then results agree within the
         tolerance of float32 and no closer, which is said.
@@ -68,6 +84,8 @@ class Run:
         same_kind = recorded["device"] == kind
         tokens = asked.max_tokens or (int(recorded["max_tokens"]) if same_kind else DEFAULT_MAX_TOKENS[kind])
         here = {"device": kind, "max_tokens": tokens, "threads": threads if kind == "cpu" else None}
+        if "compiled" in recorded and same_kind:
+            here["compiled"] = self.model.use_compiled(bool(recorded["compiled"]))
         if changed := [f"{key}={value}" for key, value in here.items() if value not in (None, recorded[key])]:
             log.warning(
                 "the store was begun with %s, this run goes on with %s: results agree to 1e-5, not to the last bit",
@@ -79,7 +97,7 @@ class Run:
 def resolve(settings: PredictSettings, config: Config, launch: Launch) -> Run:
     """Decide everything about a prediction and load its model. Raises UsageError for what cannot be done as asked.
 
-    The model is on the CPU, from where Lightning moves it; if it is to be compiled, on the device it is compiled for.
+    The model is on the CPU, from where Lightning moves it; if it is or may be compiled, on the device for that.
     """
     dataset = build_dataset(settings)
     task = build_task(settings, dataset)
@@ -90,7 +108,12 @@ def resolve(settings: PredictSettings, config: Config, launch: Launch) -> Run:
     task.check(model)
     max_tokens = settings.max_tokens or _batch_size(settings, model, kind, launch, threads)
     identity = {
-        "model": {"name": model.name, "weights_sha256": model.weights_sha256, **_variant(settings, kind)},
+        "model": {
+            "name": model.name,
+            "weights_sha256": model.weights_sha256,
+            **_variant(settings, kind),
+            **model.facts,
+        },
         "keep": list(settings.keep),
         "dtype": "float32",
         "alphabet": AMINO_ACIDS,
@@ -127,13 +150,14 @@ def _model(settings: PredictSettings, kind: Kind, device: str, threads: int) -> 
 
         torch.set_num_threads(threads)  # what is compiled holds for so many
     try:
-        return load_model(**arguments, device=device if settings.model.compiled else "cpu")
+        compiles = settings.model.compiled or (settings.compiles_itself and kind == "cuda")
+        return load_model(**arguments, device=device if compiles else "cpu")
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
 
 
 def _variant(settings: PredictSettings, kind: Kind) -> dict[str, Any]:
-    """What else of the model's settings changes its numbers."""
+    """The options that change the model's numbers."""
     try:
         return registry.identity(settings.model.name, settings.model.model_dump(), kind)
     except ValueError as error:

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from plmjac.workplan import ManifestRow, Shard, manifest, merge, planned, remain
 log = logging.getLogger(__name__)
 
 PLAN = f"{PENDING}/plan.json"
-"""What the shards that are in a store have in common."""
+"""The plan that the shards in a store have in common."""
 
 
 class Session:
@@ -67,7 +68,7 @@ class Session:
             self._take_store()
         records = [_without_structure(record) for record in self.run.dataset]
         if self._guard is None:  # only now, so that bad input leaves no empty store behind
-            self._take_store()
+            self._take_store(records)
         assert self._guard is not None
         with self._guard.door():
             self._write_plan(records, self._guard.is_alone)
@@ -79,6 +80,7 @@ class Session:
         self.rows = manifest(
             records,
             max_length=self.run.settings.max_length,
+            model_length=self.run.model.max_length,
             cost=self.run.cost,
             stored=stored_proteins(store, earlier),
         )
@@ -102,7 +104,7 @@ class Session:
             write_manifest(store, merge(self._outcomes() if shard else self.rows, earlier, completed(store)))
 
     def _plan(self, shard: Shard) -> bytes:
-        """What shards must have in common: how many they are, and every row but for what became of it."""
+        """The plan that shards must have in common: their number, and every row but its status."""
         rows = [[row.id, row.key, row.sequence, row.chains, row.alias_of, row.cost] for row in self.rows]
         return to_json({"shards": shard.count, "plan": digest(rows)})
 
@@ -115,10 +117,12 @@ class Session:
                 "shards. Wait for them to end, give the arguments that they have, or use another store"
             )
 
-    def _take_store(self) -> None:
+    def _take_store(self, records: Iterable[Protein | Rejected | Filtered] = ()) -> None:
         try:
             self._guard = lock(self.store, self.role)
-            create_or_check(self.store, self.run.identity, self.run.details)
+            is_new = not (self.store / "zarr.json").exists()
+            details = self.run.details_of(records) if is_new else self.run.details
+            create_or_check(self.store, self.run.identity, details)
         except OSError as error:
             if error.errno not in (errno.ENOENT, *interruption.TO_MEND):
                 raise

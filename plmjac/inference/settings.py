@@ -39,7 +39,7 @@ class ModelSettings(Settings):
     checkpoint: Path | None = None
     seed: int = Field(0, ge=0)
     fast: bool = True
-    compiled: bool = False
+    compiled: bool | None = None
     precision: Literal["fp32", "tf32", "fp16"] | None = None
     token_dropout: bool | None = None
     bos_eos: Literal["keep", "mask"] = "keep"
@@ -51,7 +51,7 @@ class ModelSettings(Settings):
 
 
 class TrainerSettings(Settings):
-    """Where a run computes; conf/trainer says what each choice is for."""
+    """Devices and processes; conf/trainer says what each choice is for."""
 
     name: Literal["auto", "cpu", "gpu", "ddp", "slurm"]
     accelerator: Literal["auto", "cpu", "gpu"]
@@ -166,6 +166,13 @@ class PredictSettings(Settings):
             raise ValueError(f"heads={self.heads} has no effect; add attention to keep")
         TASKS[self.schedule.name].check(self)
         return self
+
+    @property
+    def compiles_itself(self) -> bool:
+        """On a GPU the run may choose to compile: nobody chose, and forwards are made that read no maps."""
+        if not self.model.fast or self.model.compiled is not None:
+            return False
+        return self.substitutions.name != "none" if self.schedule.name == "full" else self.readout == "jacobian"
 
 
 def _check_jacobian(settings: PredictSettings) -> None:

@@ -1,4 +1,4 @@
-"""What a kind of run is: which work items a protein has, how many forwards they take, and how one is computed.
+"""Kinds of run. A task says which work items a protein has and how many forwards they take, and computes one.
 
 A kind of run is a class with the methods of `Task`, and one call of `register_task` that names the schedule it answers
 to (`schedule=NAME`). Nothing else asks which kind it is. Imports no torch, so that the settings can read the table.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What was computed of one work item: arrays by the names of their readouts, and attributes of the protein.
+    """The result of one work item: arrays by the names of their readouts, and attributes of the protein.
 
     Arrays are whole, but for readouts that come in blocks, of which these are the rows of the item.
     """
@@ -79,13 +79,13 @@ class Task(Protocol):
 
     @property
     def certainty(self) -> str:
-        """How sure `forwards` is, in words that follow a number."""
+        """The certainty of `forwards`, in words that follow the number."""
         ...
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """How a schedule is run: the keys of conf/schedule/NAME.yaml, and the task, or "module:function" that makes it.
+    """The task for a schedule: the keys of conf/schedule/NAME.yaml, and the task, or "module:function" that makes it.
 
     `kind` is the kind of store; readouts name the kinds that they are of. `check` raises ValueError for settings that
     do not go together.

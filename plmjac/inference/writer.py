@@ -25,7 +25,7 @@ from plmjac.store import PendingProtein, SavedRows, StoreWriter
 log = logging.getLogger(__name__)
 
 INTERRUPTED_SECONDS = 1.5
-"""What the thread may still finish after a signal; the process has to be gone within three."""
+"""Time for the thread to finish after a signal; the process has to be gone within three."""
 ERROR_SECONDS = 60.0
 
 

@@ -114,7 +114,7 @@ def architecture_of_hf_config(config: Mapping[str, Any], where: str) -> tuple[Ar
     if full.get("model_type", "esm") != "esm":
         raise ValueError(f"{where} is of model type {full['model_type']!r}, not an ESM-2 (model type 'esm')")
     if full["position_embedding_type"] == "absolute":
-        raise ValueError(f"{where} is an ESM-1 model (absolute positions); plmjac runs ESM-2 only")
+        raise ValueError(f"{where} is an ESM-1 model (absolute positions), no ESM-2; try model=masked_lm")
     try:
         architecture = Architecture(
             _size(full, "num_hidden_layers", where),
@@ -142,7 +142,7 @@ def architecture_of_fair_esm(checkpoint: Mapping[str, Any], where: str) -> tuple
     known = dict(options) if isinstance(options, Mapping) else getattr(options, "__dict__", {})
     arch = str(known.get("arch", ""))
     if arch in {"roberta_large", "protein_bert_base", "msa_transformer"} or "gvp" in arch:
-        raise ValueError(f"{where} is an ESM-1 family checkpoint (arch {arch!r}); plmjac runs ESM-2 only")
+        raise ValueError(f"{where} is an ESM-1 family checkpoint (arch {arch!r}), no ESM-2; try model=esm1b")
     try:
         architecture = Architecture(
             _size(known, "encoder_layers", where),
@@ -178,7 +178,7 @@ def refuse_other_models(names: Iterable[str], where: str) -> None:
     if any(name.startswith(("trunk.", "esm_s_combine")) for name in found):
         raise ValueError(f"{where} is an ESMFold checkpoint; give its ESM-2 language model (esm2_3b) instead")
     if any("embed_positions" in name or "emb_layer_norm_before" in name for name in found):
-        raise ValueError(f"{where} is an ESM-1 family checkpoint (learned positions); plmjac runs ESM-2 only")
+        raise ValueError(f"{where} is an ESM-1 family checkpoint (learned positions), no ESM-2; try model=esm1b")
 
 
 def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:

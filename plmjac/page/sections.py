@@ -16,6 +16,7 @@ from plmjac.files import UsageError
 from plmjac.jacobian import center, contact_map, symmetrize
 from plmjac.page.document import Section, anchor_of, figure, folded, note, printed, table, terms, write_page
 from plmjac.page.explorer import MIN_SEPARATION, Couplings, ExplorerProtein, couplings_of, explorer
+from plmjac.plots import warned
 from plmjac.readouts import maps
 from plmjac.records import Contacts
 from plmjac.store import CorruptStoreError, StoredProtein
@@ -34,7 +35,8 @@ def page_of(
 ) -> str:
     """The report of stores of one kind; the interactive view has the proteins `ids`, or the first `most`."""
     stores, first = inputs.stores, inputs.stores[0]
-    sections = [run_section(each, "What was run" + (f": {each.name}" if len(stores) > 1 else "")) for each in stores]
+    sections = [Section("caution", "Caution", note(inputs.caution, warning=True))] if inputs.caution else []
+    sections += [run_section(each, "What was run" + (f": {each.name}" if len(stores) > 1 else "")) for each in stores]
     script = ""
     if first.kind == "jacobian":
         view, script = maps_section(inputs, ids, most, couplings_bytes)
@@ -84,7 +86,9 @@ def evaluation_section(name: str, inputs: Inputs, settings: BaseModel) -> Sectio
         outcome = find(name).evaluate(inputs, settings)
     except (UsageError, OSError) as error:
         return Section(name, title, note(f"not evaluated: {error}", warning=True))
-    figures = "".join(figure(draw(), f"{name}-{label}") for label, draw in outcome.figures.items())
+    figures = "".join(
+        figure(warned(draw(), inputs.caution), f"{name}-{label}") for label, draw in outcome.figures.items()
+    )
     tables = "".join(folded(f"table: {label.replace('_', ' ')}", table(rows)) for label, rows in outcome.tables.items())
     return Section(name, title, printed(outcome.text) + figures + tables)
 

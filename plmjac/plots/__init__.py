@@ -16,7 +16,7 @@ from plmjac.plots.complexes import ComplexPanel, complex_maps
 from plmjac.plots.conformations import ConformationPanel, conformation_maps
 from plmjac.plots.couplings import correlations, coupling_blocks
 from plmjac.plots.false_discovery import false_discovery
-from plmjac.plots.files import save
+from plmjac.plots.files import plain_ticks, save, warned
 from plmjac.plots.maps import MapPanel, contact_map, contact_maps, true_contacts
 from plmjac.plots.precision import Curve, paired_scores, precision_curves
 from plmjac.plots.relatives import relatives
@@ -38,8 +38,10 @@ __all__ = [
     "coupling_blocks",
     "false_discovery",
     "paired_scores",
+    "plain_ticks",
     "precision_curves",
     "relatives",
     "save",
     "true_contacts",
+    "warned",
 ]

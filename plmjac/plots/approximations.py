@@ -4,6 +4,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from plmjac.plots.files import plain_ticks
+
 PANELS = {
     "pearson": "correlation with the full map",
     "overlap": "top L/2 pairs found again",
@@ -25,6 +27,7 @@ def cost_curve(costs: pd.DataFrame, title: str) -> Figure:
                 label=row["substitutions"],
             )  # fmt: skip
         panel.set(xscale="log", xlabel="times fewer forwards", ylabel=label)
+        plain_ticks(panel.xaxis)
         if name == "loss":
             panel.axhline(0, color="0.85", linewidth=0.8, zorder=0)
         else:

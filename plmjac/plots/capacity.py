@@ -8,6 +8,8 @@ from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from plmjac.plots.files import plain_ticks
+
 Points = tuple[Float64[np.ndarray, " N"], Float64[np.ndarray, " N"]]
 """Lengths and counts."""
 
@@ -31,6 +33,7 @@ def capacity_estimates(
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="parameters", xlim=(min(shown) / 3, max(shown) * 20))
+    plain_ticks(axes.xaxis)
     if points:
         _by_length(grid[0, 1], points, contacts_per_position)
     return figure
@@ -45,5 +48,6 @@ def _by_length(axes: Axes, points: Mapping[str, Points], contacts_per_position: 
         axes.scatter(length, count, s=12, alpha=0.7, linewidths=0, label=name)
     axes.set(xlabel="length", ylabel="pairs above noise")
     axes.set_yscale("symlog", linthresh=10)
+    plain_ticks(axes.yaxis)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8)

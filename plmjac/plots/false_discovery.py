@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from plmjac.plots.files import plain_ticks
+
 
 def false_discovery(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """A colour a store: its mean rate at each rank, and dashed the share of the pairs up to there without contact.
@@ -21,5 +23,6 @@ def false_discovery(curves: Mapping[str, pd.DataFrame]) -> Figure:
                 curve["rank"], without, color=line.get_color(), linestyle="--", linewidth=1, label=f"{name}: no contact"
             )
     axes.set(xlabel="rank of the pair", ylabel="share", ylim=(-0.02, 1.02), xscale="log")
+    plain_ticks(axes.xaxis)
     axes.legend(frameon=False, fontsize=8)
     return figure

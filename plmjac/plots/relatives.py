@@ -4,6 +4,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from plmjac.plots.files import plain_ticks
+
 
 def relatives(table: pd.DataFrame, means: pd.DataFrame, measure: str) -> Figure:
     """Left a point for each relative, right the mean map of k of them with 95 % of the random choices shaded.
@@ -23,6 +25,7 @@ def relatives(table: pd.DataFrame, means: pd.DataFrame, measure: str) -> Figure:
             linewidth=0,
         )  # fmt: skip
     right.set_xscale("log", base=2)
+    plain_ticks(right.xaxis)
     right.set(xlabel="relatives in the mean map")
     right.legend(frameon=False, fontsize=8)
     return figure

@@ -39,7 +39,7 @@ class SavedRows:
         os.replace(temporary, path)
 
     def load(self, item: WorkItem, shapes: Sequence[tuple[int, ...]]) -> list[Float32[np.ndarray, "R ..."]] | None:
-        """What was kept earlier, in these shapes, or None where nothing was, or nothing whole and of this input."""
+        """The blocks that were kept earlier, in these shapes; None where there are none whole and of this input."""
         path = self._path(item)
         if not path.exists():
             return None

@@ -130,7 +130,8 @@ def _looking_loss(
     """Cross-entropy of attention against the one place that each head should look at, weighted by `strength`."""
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + keys
     shares = scores.gather(-1, look[..., None])[..., 0] - scores.logsumexp(dim=-1)
-    return -(shares * strength).sum() / strength.sum().clamp(min=1)
+    loss: Tensor = -(shares * strength).sum() / strength.sum().clamp(min=1)
+    return loss
 
 
 def hidden_states(

@@ -61,7 +61,8 @@ class Settings:
     def weights_at(self, step: int) -> Weights:
         """Weights of the parts of the loss; that of attention goes to nothing over the last quarter of its steps."""
         left = (self.looking_steps - step) / max(1.0, 0.25 * self.looking_steps)
-        return Weights(*self.weights[:4], self.weights[4] * min(1.0, max(0.0, left)))
+        weights = Weights(*self.weights)
+        return weights._replace(attention=weights.attention * min(1.0, max(0.0, left)))
 
 
 class Steps(IterableDataset[tuple[Batch, Lesson]]):

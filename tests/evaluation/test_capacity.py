@@ -1,5 +1,6 @@
 """The paper's number to the last digit, and planted couplings found among noise."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def test_planted_couplings_are_counted(tmp_path: Path) -> None:
             "maps_only": {"contacts": contacts},
             "mask": {"contacts": contacts, "jacobian": jacobian[:, :1]},
             "short": {"contacts": np.zeros((12, 12))},
+            "again": {"contacts": contacts},
         },
     )
     outcome = evaluate(Inputs((store,), lambda: []), settings())
@@ -87,6 +89,26 @@ def test_planted_couplings_are_counted(tmp_path: Path) -> None:
     mean = found["pairs / residue"].mean()
     estimates = outcome.tables["capacity"].set_index("estimate")["parameters"]
     assert estimates["measured pairs, run"] == pytest.approx(20_000 * 256 * mean * 400)
-    assert "not scored: short" in outcome.text and "measured couplings, run" in outcome.text
+    assert "not scored: short" in outcome.text and "measured pairs, run" in outcome.text
     save(outcome.figures["capacity"](), tmp_path / "capacity.png")
     assert (tmp_path / "capacity.png").stat().st_size > 5_000
+
+
+@pytest.mark.parametrize(
+    ("model", "count", "said"), [("tiny", 8, "knows no others"), ("other", 5, "5 proteins say nothing")]
+)
+def test_nothing_is_concluded_from_too_little(model: str, count: int, said: str, tmp_path: Path) -> None:
+    contacts, _, _ = planted(40, 60, 1)
+    arrays = {f"p{number}": {"contacts": contacts} for number in range(count)}
+    outcome = evaluate(Inputs((written_store(tmp_path / "run.zarr", arrays, model=model),), lambda: []), settings())
+    assert set(outcome.tables["capacity"]["estimate"]) == {"full", "sparse"}
+    assert "no estimate from run: " in outcome.text and said in outcome.text and outcome.scored == count
+
+
+def test_a_measured_estimate_has_two_digits_and_an_interval(tmp_path: Path) -> None:
+    arrays = {f"p{number}": {"contacts": planted(40, 40 + 5 * number, number)[0]} for number in range(7)}
+    outcome = evaluate(Inputs((written_store(tmp_path / "run.zarr", arrays),), lambda: []), settings())
+    row = outcome.tables["capacity"].set_index("estimate").loc["measured pairs, run"]
+    assert 0 < row["low"] < row["parameters"] < row["high"]
+    shown = re.search(r"([0-9,]+) \[([0-9,]+), ([0-9,]+)\]", outcome.text)
+    assert shown and all(len(each.replace(",", "").rstrip("0")) <= 2 for each in shown.groups())

@@ -8,7 +8,8 @@ import pandas as pd
 
 from plmjac.evaluation.contact_recovery.runs import SEGMENT, Run
 from plmjac.evaluation.contact_recovery.tables import Settings
-from plmjac.plots import Figure
+from plmjac.evaluation.tables import number, with_interval
+from plmjac.plots import Figure, warned
 from plmjac.plots.recovery import (
     FractionCurve,
     SegmentCurve,
@@ -33,7 +34,7 @@ def text_of(runs: Sequence[Run], tables: Mapping[str, pd.DataFrame], settings: S
         f"readout {attributes['readout']}",
     ]
     lines += ["", *_curves_in_brief(runs, tables["curves"])]
-    lines += ["", *_kinds(tables["summary"], settings), *_flat(tables["summary"])]
+    lines += ["", *_kinds(tables["summary"], settings), *flat(tables["summary"])]
     if len(tables["paired"]):
         lines += ["", *(_comparison(row) for _, row in tables["paired"].iterrows())]
     if len(tables["minimal_segments"]):
@@ -57,7 +58,7 @@ def _curves_in_brief(runs: Sequence[Run], curves: pd.DataFrame) -> list[str]:
 def _kinds(summary: pd.DataFrame, settings: Settings) -> list[str]:
     shown = summary[["label", "proteins", "segments", "curves", "low", "recoverable", "jump", "stable", "started_high"]]
     values = summary[["half_unmasked", "half_low", "half_high"]].to_numpy(dtype=np.float64)
-    half = ["never" if np.isnan(at) else f"{at:g} [{low:g}, {high:g}]" for at, low, high in values]
+    half = ["never" if np.isnan(at) else with_interval(at, low, high, "g") for at, low, high in values]
     return [
         f"half: unmasked residues at which half are recovered; low: R never above {settings.recovered:g}; "
         f"jump: R rises by {settings.jump.height:g} at one step",
@@ -65,7 +66,7 @@ def _kinds(summary: pd.DataFrame, settings: Settings) -> list[str]:
     ]
 
 
-def _flat(summary: pd.DataFrame) -> list[str]:
+def flat(summary: pd.DataFrame) -> list[str]:
     """A warning where most segments of a run need nothing but themselves: there is nothing to come back."""
     high = summary[summary["started_high"] > summary["curves"] / 2]
     columns = high[["label", "started_high", "curves"]].itertuples(index=False)
@@ -83,11 +84,22 @@ def _comparison(row: "pd.Series[Any]") -> str:
     left_out = f"; only in the first {row['only_first']}, only in the second {row['only_second']}"
     return (
         f"{head}, {row['segments']} segments of {row['proteins']} proteins in both{left_out}:\n"
-        f"  share recovered {row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}], averaged over steps; "
-        f"better in {row['better']} proteins, worse in {row['worse']}, sign test p = {row['p']:.2g}\n"
-        f"  residues to half recovered {row['half_first']:g} against {row['half_second']:g}: ratio {row['ratio']:.2f} "
-        f"[{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+        f"  share recovered {with_interval(row['difference'], row['low'], row['high'], '+.3f')}, averaged over steps; "
+        f"better in {row['better']} proteins, worse in {row['worse']}, sign-flip test p = {number(row['p'], '.2g')}\n"
+        f"  {_ratio(row)}"
     )
+
+
+def _ratio(row: "pd.Series[Any]") -> str:
+    """The residues to half recovered of two runs, in words where one of them never comes so far."""
+    first, second = row["half_first"], row["half_second"]
+    if np.isinf(first) and np.isinf(second):
+        return "neither recovers half of these segments, so there is no ratio of residues"
+    if np.isinf(first) or np.isinf(second):
+        name, other = (row["first"], row["second"]) if np.isinf(second) else (row["second"], row["first"])
+        return f"half recovered at {min(first, second):g} residues by {name}, never by {other}"
+    ratio = with_interval(row["ratio"], row["ratio_low"], row["ratio_high"], ".2f")
+    return f"residues to half recovered {first:g} against {second:g}: ratio {'-' if np.isnan(row['ratio']) else ratio}"
 
 
 def _minimal(minimal: pd.DataFrame) -> list[str]:
@@ -115,15 +127,18 @@ def figures_of(
 ) -> dict[str, Callable[[], Figure]]:
     """The figure of the paper, single segments, minimal segments where there are any; no name is that of a table."""
     curves = [_fraction_curve(run, tables) for run in runs]
+    warning = " ".join(flat(tables["summary"]))
     figures: dict[str, Callable[[], Figure]] = {
-        "recovery_curves": lambda: fraction_curves(curves, settings.recovered, settings.coverage)
+        "recovery_curves": lambda: warned(fraction_curves(curves, settings.recovered, settings.coverage), warning)
     }
     if panels := _segment_panels(runs, settings.panels):
-        figures["recovery_of_segments"] = lambda: segment_curves(panels, settings.recovered)
+        figures["recovery_of_segments"] = lambda: warned(segment_curves(panels, settings.recovered), warning)
     if len(minimal := tables["minimal_segments"]):
         values = minimal["fewest"].to_numpy(dtype=np.float64)
         window = float((minimal["symmetric"] - 2 * minimal["both"]).min())
-        figures["minimal_segments_histogram"] = lambda: minimal_segments(values, percentile(values), window)
+        figures["minimal_segments_histogram"] = lambda: warned(
+            minimal_segments(values, percentile(values), window), warning
+        )
     return figures
 
 

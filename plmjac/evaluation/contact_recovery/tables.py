@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from plmjac.comparison import sign_flip, widened
 from plmjac.evaluation.contact_recovery.runs import OUTCOME, SEGMENT, Run
 from plmjac.recovery import (
     Counts,
@@ -22,7 +23,6 @@ from plmjac.recovery import (
     interval,
     minimal_segment,
     resamples,
-    sign_test,
 )
 
 
@@ -76,7 +76,7 @@ def counts_of(
 def fractions(run: Run, settings: Settings) -> pd.DataFrame:
     """The fraction recovered at each step of a run, its denominator (segments, of so many proteins) and interval."""
     counts, steps = counts_of(run.contexts, run.proteins, "step")
-    low, high = interval(counts.resampled(_weights(run.proteins, settings)), settings.coverage)
+    low, high = _interval(counts.resampled(_weights(run.proteins, settings)), run.proteins, settings)
     by_step = run.contexts.groupby("step")
     return pd.DataFrame(
         {
@@ -149,7 +149,7 @@ def _half(run: Run, settings: Settings) -> dict[str, float]:
     unmasked = run.contexts.groupby("step")["unmasked"].mean().to_numpy(dtype=np.float64)
     index = first_crossing(counts.fraction)
     drawn = counts.resampled(_weights(run.proteins, settings))
-    low, high = interval(crossings(drawn, unmasked), settings.coverage).tolist()
+    low, high = _interval(crossings(drawn, unmasked), run.proteins, settings).tolist()
     return {
         "half_step": np.nan if index is None else float(steps[index]),
         "half_unmasked": np.nan if index is None else float(unmasked[index]),
@@ -181,7 +181,7 @@ def compared(first: Run, second: Run, settings: Settings) -> dict[str, Any]:
     """Two schedules on the segments that both have, at the numbers of unmasked residues that both have.
 
     `difference`: share recovered, first minus second, averaged over those numbers and then over segments; its interval,
-    and the ratio of residues to half recovered, are bootstraps over proteins. `p`: exact sign test over proteins.
+    and the ratio of residues to half recovered, are bootstraps over proteins. `p`: sign-flip test of proteins' means.
     """
     keys = [*SEGMENT, "unmasked"]
     sides = [run.contexts.groupby(keys, sort=False)["recovered"].mean() for run in (first, second)]
@@ -203,10 +203,11 @@ def compared(first: Run, second: Run, settings: Settings) -> dict[str, Any]:
     of_segments = both.assign(difference=both["first"] - both["second"]).groupby(SEGMENT)["difference"].mean()
     by_protein = of_segments.groupby("protein", sort=True)
     drawn = (weights @ by_protein.sum().to_numpy()) / (weights @ by_protein.size().to_numpy(dtype=np.float64))
-    low, high = interval(drawn, settings.coverage).tolist()
+    low, high = _interval(drawn, proteins, settings).tolist()
     wins, losses = int((by_protein.mean() > 0).sum()), int((by_protein.mean() < 0).sum())
     row |= {"difference": float(of_segments.mean()), "low": low, "high": high}
-    row |= {"better": wins, "worse": losses, "p": sign_test(wins, losses)}
+    means = by_protein.mean().to_numpy(dtype=np.float64)
+    row |= {"better": wins, "worse": losses, "p": sign_flip(means, settings.resamples, settings.seed)[1]}
     return row | _ratio(both, proteins, weights, settings) | {"reason": ""}
 
 
@@ -219,7 +220,7 @@ def _ratio(
         counts, unmasked = counts_of(both, proteins, "unmasked", side)
         halves.append(crossings(counts.fraction[None], unmasked)[0])
         drawn.append(crossings(counts.resampled(weights), unmasked))
-    low, high = interval(_divided(drawn[1], drawn[0]), settings.coverage).tolist()
+    low, high = _interval(_divided(drawn[1], drawn[0]), proteins, settings).tolist()
     ratio = _divided(np.array(halves[1:]), np.array(halves[:1]))[0]
     return {"half_first": halves[0], "half_second": halves[1], "ratio": ratio, "ratio_low": low, "ratio_high": high}
 
@@ -264,6 +265,16 @@ def minimal_segments_of(group: dict[str, Run], segments: pd.DataFrame) -> pd.Dat
         row |= {"symmetric": window + int(unmasked), "fewest": window + int(min(seen))}
         rows.append(row | {"zhang2024": paper if len(at) > 1 else np.nan})
     return pd.DataFrame(rows)
+
+
+def _interval(
+    samples: Float[np.ndarray, "B *S"], proteins: Sequence[str], settings: Settings
+) -> Float[np.ndarray, "2 *S"]:
+    """The interval of what was resampled over proteins, as wide as few proteins need; NaN for fewer than 6."""
+    level = widened(settings.coverage, len(proteins))
+    if np.isnan(level):
+        return np.full((2, *samples.shape[1:]), np.nan)
+    return interval(samples, level)
 
 
 def _weights(proteins: Sequence[str], settings: Settings) -> Float[np.ndarray, "B P"]:
