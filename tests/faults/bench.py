@@ -157,10 +157,11 @@ def broken(store: Path) -> list[str]:
     opened = open_store(store)
     found = [f"verify: {damage.key}: {damage.problem}" for _, damages in verify(opened) for damage in damages]
     left = [path for path in store.rglob("*") if path.name.endswith((".tmp", ".partial"))]
-    kept = ("lock", "door", "plan.json")
-    left += [
-        path for path in (store / "pending").iterdir() if path.name not in kept and not path.name.startswith("lock.")
-    ]
+    files = {
+        path.relative_to(store / "pending").as_posix() for path in (store / "pending").rglob("*") if path.is_file()
+    }
+    known = {"lock", "door", "plan.json"} | {name for name in files if name.startswith("lock.")}
+    left += [store / "pending" / name for name in sorted(files - known)]
     return found + [f"left behind: {path.relative_to(store)}" for path in left]
 
 
