@@ -17,10 +17,10 @@ RECOVERY := $(if $(STRUCTURES),pdb,demo)
 # Windows small enough for domains of 50 to 150 residues; the paper's are for chains of 200 and more.
 RECOVERY_KEYS := +experiment=single_segment model=$(DEMO_MODEL) segments.size=12 segments.margin=3 segments.threshold=2
 
-.PHONY: help install demo recovery reproduce-tiny test test-faults test-slurm lint types format wheel clean bench
+.PHONY: help install demo recovery reproduce-tiny test test-quick test-faults test-slurm lint types format wheel clean bench
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## Make .venv with plmjac and everything its tests need
 
@@ -41,7 +41,7 @@ recovery: install ## Contact recovery under masking, three schedules: curves in 
 	$(BIN)/python -m plmjac.predict -m +dataset=$(RECOVERY) $(if $(STRUCTURES),dataset.path=$(STRUCTURES)) $(RECOVERY_KEYS) \
 		schedule=flanking,random 'store=demo/$(RECOVERY)_$${schedule.name}.zarr'
 	$(BIN)/python -m plmjac.predict +dataset=$(RECOVERY) $(if $(STRUCTURES),dataset.path=$(STRUCTURES)) $(RECOVERY_KEYS) \
-		schedule=random_avoiding_30 schedule.distance=10 store=demo/$(RECOVERY)_random_avoiding_10.zarr
+		schedule=random_avoiding schedule.distance=10 store=demo/$(RECOVERY)_random_avoiding_10.zarr
 	$(BIN)/python -m plmjac.evaluate +evaluation=contact_recovery out=demo/recovery_$(RECOVERY) \
 		store=[demo/$(RECOVERY)_flanking.zarr,demo/$(RECOVERY)_random.zarr,demo/$(RECOVERY)_random_avoiding_10.zarr]
 
@@ -50,6 +50,9 @@ reproduce-tiny: install ## The paper's analyses on five domains with the bundled
 
 test: install ## Run every test
 	$(BIN)/python -m pytest $(ARGS)
+
+test-quick: install ## The tests that take seconds (under 2 minutes in all), while working on the code
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-faults: install ## Kill, fail and crowd a run in every way we know; prints the table (15 minutes)
 	$(BIN)/python tests/faults/table.py $(ARGS)

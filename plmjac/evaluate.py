@@ -54,19 +54,12 @@ def parse_evaluate(config: Config) -> "tuple[Evaluation, EvaluateConfig]":
 def evaluate(config: Config) -> int:
     """Run one evaluation and return its exit code."""
     evaluation, settings = parse_evaluate(config)
-    from plmjac.datasets import InputError
-    from plmjac.evaluation import EvaluationError
     from plmjac.evaluation.inputs import inputs_of
     from plmjac.evaluation.output import default_folder, write
-    from plmjac.store import StoreError
 
+    outcome = evaluation.evaluate(inputs_of(settings.store, settings.dataset, settings.structures), settings.evaluation)
     out = settings.out or default_folder(settings.store, config["evaluation"]["name"])
-    try:
-        inputs = inputs_of(settings.store, settings.dataset, settings.structures)
-        outcome = evaluation.evaluate(inputs, settings.evaluation)
-        images = write(outcome, out)
-    except (StoreError, InputError, EvaluationError) as error:
-        raise UsageError(str(error)) from error
+    images = write(outcome, out)
     print(outcome.text)
     if settings.logger.name != "none":
         from plmjac.inference.loggers import log_outcome

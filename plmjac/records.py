@@ -1,7 +1,7 @@
 """The frozen records that travel through plmjac, each checking its own shape when it is made.
 
-A dataset yields `Protein`s and `Rejected`s; the plan turns proteins into `WorkItem`s; the model side answers each with
-a `JacobianChunk` or a `Failure`. Nothing here computes, reads or writes.
+A dataset yields `Protein`s and `Rejected`s; the plan turns proteins into `WorkItem`s; a task computes each, or it ends
+in a `Failure`. Nothing here computes, reads or writes, and no torch is imported.
 """
 
 import unicodedata
@@ -292,8 +292,11 @@ class WorkItem:
     stop: int
     cost: float = 0.0
     chains: Chains | None = None
+    id: str = ""
+    """The id of the record; the key where nothing else is said."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "id", self.id or self.key)
         if not 0 <= self.start < self.stop <= len(self.sequence):
             raise ValueError(f"{self.key}: rows {self.start}:{self.stop} of {len(self.sequence)} residues")
 
@@ -306,20 +309,6 @@ class WorkItem:
     def is_last(self) -> bool:
         """Whether the protein is complete with this block."""
         return self.stop == len(self.sequence)
-
-
-@dataclass(frozen=True, eq=False)
-class Recovery:
-    """The answer to a `WorkItem` that is a whole protein: how much of each segment's contacts every context showed.
-
-    `arrays` by their names in the store (docs/format.md); `outcomes` says why the steps of each segment end, `left_out`
-    names the chosen segments that have no room for a step.
-    """
-
-    item: WorkItem
-    arrays: dict[str, np.ndarray]
-    outcomes: tuple[str, ...]
-    left_out: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -45,16 +45,9 @@ class ReportConfig(BaseModel):
 def report(config: Config) -> int:
     """Write the report of one or several stores of a kind and return the exit code."""
     settings = parse(ReportConfig, config)
-    from plmjac.datasets import InputError
-    from plmjac.evaluation import EvaluationError
     from plmjac.evaluation.inputs import inputs_of
-    from plmjac.store import StoreError
 
-    try:
-        inputs = inputs_of(settings.store, settings.dataset, settings.structures)
-        text = _page(inputs, settings)
-    except (StoreError, InputError, EvaluationError) as error:
-        raise UsageError(str(error)) from error
+    text = _page(inputs_of(settings.store, settings.dataset, settings.structures), settings)
     out = settings.out or Path(f"{settings.store[0].absolute()}-report.html")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ It gives up generality: a schedule knows the segment and the length, not the seq
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
@@ -34,6 +34,10 @@ class Schedule(Protocol):
         """Draws of every step."""
         ...
 
+    def identity(self) -> dict[str, Any]:
+        """What determines the masks, for the store."""
+        ...
+
     def steps(self, segment: Segment, length: int) -> tuple[range, str]:
         """The steps f of a segment in a protein of `length` residues, and why there is none after the last."""
         ...
@@ -50,6 +54,10 @@ class _Stepping(BaseModel):
 
     stride: PositiveInt
     max_step: NonNegativeInt | None
+
+    def identity(self) -> dict[str, Any]:
+        """What determines the masks: every key."""
+        return self.model_dump()
 
     def _cut(self, number: int, end: str) -> tuple[range, str]:
         """The steps 0 <= f < number that were asked for."""
@@ -121,10 +129,15 @@ class Random(_Random):
 
 
 class RandomAvoiding(_Random):
-    """Residues drawn from those more than `distance` away from the segment; it ends where fewer than 2 f are left."""
+    """Residues drawn from those more than `distance` (30 in the paper) away from the segment; it ends where fewer than
+    2 f are left."""
 
-    name: Literal["random_avoiding_30"]
+    name: Literal["random_avoiding", "random_avoiding_30"]
     distance: NonNegativeInt
+
+    def identity(self) -> dict[str, Any]:
+        """Its keys under the name that stores have known it by since there were any, so that they go on."""
+        return {**self.model_dump(), "name": "random_avoiding_30"}
 
     def _distance(self) -> int:
         return self.distance

@@ -149,7 +149,7 @@ def work_items(row: ManifestRow, rows_per_chunk: int | None = None, letters: int
     size = rows_per_chunk or rows_per_chunk_for(row.length, letters)
     chains = Chains.parse(row.chains)
     return [
-        WorkItem(row.key, row.sequence, start, stop, row.cost * (stop - start) / row.length, chains)
+        WorkItem(row.key, row.sequence, start, stop, row.cost * (stop - start) / row.length, chains, row.id)
         for start in range(0, row.length, size)
         for stop in [min(start + size, row.length)]
     ]

@@ -11,9 +11,9 @@ from support import composed, run_command
 import plmjac
 from plmjac.config import UsageError
 from plmjac.inference.memory import forecast
+from plmjac.inference.settings import parse_predict
 from plmjac.models import Architecture, Precision, debug
 from plmjac.models.architecture import Esm2Size
-from plmjac.predict_settings import parse_predict
 from plmjac.store import open_store
 
 pytestmark = [

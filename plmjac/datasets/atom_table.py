@@ -5,6 +5,7 @@ the many ways that programs fill them (four-letter residue names, two-letter cha
 entry codes in columns 73 to 80, CR line ends, models that do not end). gemmi reads the syntax of mmCIF.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -80,8 +81,8 @@ def read_table(content: bytes) -> AtomTable:
     if not content.strip():
         raise ValueError("the file is empty")
     content = content.translate(_ASCII)  # one character per byte, or columns are cut in the middle of a letter
-    start = next((line for line in content.splitlines() if line.strip() and not line.lstrip().startswith(b"#")), b"")
-    if start.lstrip().lower().startswith(b"data_"):
+    start = re.match(rb"(?:\s|#[^\r\n]*)*+([^\r\n]{0,5})", content)
+    if start is not None and start[1].lower() == b"data_":
         return _read_mmcif(content.decode("ascii"))
     return _read_pdb(content.splitlines())
 

@@ -83,7 +83,8 @@ class Residue:
 class Chain:
     """Residues in the order of the chain; `name` tells it from the others of its file.
 
-    `letter` is the chain's in the file; `left_out` are amino acids under that letter that are bonded to nothing.
+    `letter` is the chain's in the file; `left_out` are amino acids under that letter that are no part
+    of it: bonded to nothing, or not in the sequence that mmCIF gives the chain.
     """
 
     name: str

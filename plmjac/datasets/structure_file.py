@@ -203,15 +203,19 @@ def _fit(table: AtomTable, chain: Chain, sequence: SequenceTable) -> _Fitted:
         labelled.sort(key=lambda residue: residue.label)
         columns = np.array([residue.label - 1 for residue in labelled])
         if (np.diff(columns) > 0).all() and columns[-1] < len(letters):
-            rest = [residue for residue in chain.residues if residue.label == 0]
-            columns = np.concatenate([columns, np.full(len(rest), -1)])
-            best = _Fitted(letters, sequence.names, labelled + rest, _given(columns), True)
+            best = _Fitted(letters, sequence.names, labelled, _given(columns), True)
             if best.identity >= MIN_IDENTITY:
+                chain.left_out += [residue for residue in chain.residues if residue.label == 0]
                 return best
     for residues in _orders(chain.residues):
         fitted = _Fitted(letters, sequence.names, residues, place(residues, letters, sequence.names), True)
         if best is None or fitted.agreeing > best.agreeing:
             best = fitted
+        elif (
+            fitted.agreeing == best.agreeing and fitted.residues is not best.residues and best.identity >= MIN_IDENTITY
+        ):
+            chain.notes.append(f"residues fit {_table_name(table)} in several places: in file order, which is taken, "
+                               "and in the order of their numbers")  # fmt: skip
     assert best is not None
     return best
 
@@ -293,7 +297,7 @@ def _notes(table: AtomTable, chain: Chain, fitted: _Fitted) -> list[str]:
         if backward := [second for first, second in breaks if second.number < first.number]:
             notes.append(f"residue numbers go back at {_listed(backward)}: the order is that of the file")
     if chain.left_out:
-        notes.append(f"left out, bonded to nothing: {_listed(chain.left_out)}")
+        notes.append(f"left out, not part of the chain: {_listed(chain.left_out)}")
     return notes
 
 

@@ -4,6 +4,7 @@ An evaluation reads stores, structures or alignments and computes; it neither pa
 `plmjac.evaluate` does both for all of them.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import pandas as pd
 from pydantic import BaseModel
 
+from plmjac.files import UsageError
 from plmjac.plots import Figure
 from plmjac.records import Protein
 from plmjac.store import JacobianStore
@@ -20,11 +22,13 @@ from plmjac.store import JacobianStore
 if TYPE_CHECKING:
     from plmjac.evaluation.scoring import Structures
 
+log = logging.getLogger("plmjac.evaluate")
+
 Row = dict[str, Any]
 """A row of a table by column; what is missing is NaN there."""
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UsageError):
     """Stores, structures or settings that an evaluation cannot use; one sentence with the remedy, exit code 2."""
 
 
@@ -68,6 +72,17 @@ class Inputs:
         from plmjac.evaluation.scoring import Structures  # which needs the Store of this module
 
         return Structures(self.truth())
+
+    @cached_property
+    def structures_if_any(self) -> "Structures":
+        """The structures, none where they cannot be read: for results that do not need them."""
+        from plmjac.evaluation.scoring import Structures
+
+        try:
+            return self.structures
+        except (OSError, UsageError) as error:
+            log.warning("no structures: %s", error)
+            return Structures([])
 
     def of_kind(self, kind: str) -> tuple[Store, ...]:
         """All stores, of which there must be one and all of this kind; EvaluationError with the remedy if not."""

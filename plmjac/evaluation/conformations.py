@@ -26,10 +26,12 @@ from plmjac.coevolution.baselines import GB, Limits, baseline_map, effective_seq
 from plmjac.coevolution.clusters import clusters
 from plmjac.draws import generator
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
+from plmjac.evaluation.scoring import Unscored, stored_proteins
 from plmjac.files import nearest
 from plmjac.metrics import ranking
 from plmjac.readouts import maps
 from plmjac.records import Atom, Contacts, Protein
+from plmjac.store import CorruptStoreError
 
 Method = Literal["inverse_covariance", "partial_correlation", "mrf"]
 
@@ -107,7 +109,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         raise EvaluationError(
             "nothing to score: give store=FOLDER, or evaluation.alignment=FILE for baselines, or both"
         )
-    protein_a, both = two_structures({protein.id: protein for protein in inputs.truth()}, settings)
+    protein_a, both = two_structures({protein.id: protein for protein in inputs.structures}, settings)
     rows: list[dict[str, Any]] = []
     scored: list[Candidate] = []
     for candidate in [*_stored(stores, both.sequence, settings), *_baselines(protein_a, settings)]:
@@ -124,7 +126,8 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     metrics = {
         f"{row['map']} {row['part']}/{row['class']}/recall": float(row["recall"]) for row in found.to_dict("records")
     }
-    return Outcome({"conformations": table}, figures, _printed(table, both, settings), len(scored), metrics=metrics)
+    text = _printed(table, both, settings)
+    return Outcome({"conformations": table}, figures, text, len(scored), metrics=metrics)
 
 
 def two_structures(structures: dict[str, Protein], settings: Settings) -> tuple[Protein, Conformations]:
@@ -262,19 +265,24 @@ def _stored(stores: tuple[Store, ...], sequence: str, settings: Settings) -> Ite
     for store in stores:
         blank = {"store": store.name, "model": store.model, "part": "sequence"}
         fits = False
-        for identifier in store.opened:
-            stored = store.opened[identifier]
+        for stored in stored_proteins(store):
+            if isinstance(stored, Unscored):
+                continue
             of_a, of_stored = match(sequence, stored.sequence)
             same = sum(sequence[i] == stored.sequence[j] for i, j in zip(of_a, of_stored, strict=True))
             if same < settings.min_identity * max(len(sequence), len(stored.sequence)):
                 continue
             fits = True
-            for name in maps():
-                if name in stored.names and stored.array(name).shape == (len(stored), len(stored)):
-                    scores = np.full((len(sequence), len(sequence)), np.nan)
-                    scores[np.ix_(of_a, of_a)] = stored.array(name)[np.ix_(of_stored, of_stored)]
-                    facts = {**blank, "protein": identifier, "map": name}
-                    yield Candidate(f"{store.model}, {name} of {identifier}", facts, scores)
+            for name in (each for each in maps() if each in stored.names):
+                facts = {**blank, "protein": stored.id, "map": name}
+                try:
+                    between = stored.array(name)[np.ix_(of_stored, of_stored)]
+                except CorruptStoreError as error:
+                    yield {**facts, "reason": str(error)}
+                    continue
+                scores = np.full((len(sequence), len(sequence)), np.nan)
+                scores[np.ix_(of_a, of_a)] = between
+                yield Candidate(f"{store.model}, {name} of {stored.id}", facts, scores)
         if not fits:
             reason = f"no protein of the store has {settings.min_identity:.0%} of the residues of {settings.a}"
             yield {**blank, "reason": reason}

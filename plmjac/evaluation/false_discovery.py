@@ -12,7 +12,7 @@ that do not touch is beside it: it can be higher, for couplings that are real ne
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,10 @@ from jaxtyping import Float64
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from plmjac import plots
-from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
-from plmjac.metrics import Pairs
-from plmjac.records import Atom, Contacts, Protein
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
+from plmjac.evaluation.scoring import Labelled, Unscored, stored_proteins, touching
+from plmjac.records import Atom
+from plmjac.store import CorruptStoreError, StoredProtein
 
 
 class Settings(BaseModel):
@@ -58,17 +59,22 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
             "one store of proteins and one or more of their null sequences are needed, store=[A.zarr,A_shuffle0.zarr]; "
             "make the second by predict with +experiment=null_shuffle"
         )
-    structures = _structures(inputs)
-    pairs, proteins = [], []
+    pairs, proteins = [pd.DataFrame(columns=COLUMNS)], []
     for store in plain:
         nulls = [each for each in null if each.model == store.model]
         if not nulls:
             raise EvaluationError(f"{store.path}: none of the null stores is of its model, {store.model}")
-        for identifier in store.opened:
-            listed, row = _protein(store, nulls, identifier, structures.get(identifier), settings)
-            pairs.append(listed)
-            proteins.append(row)
-    table = pd.concat(pairs, ignore_index=True)
+        for stored in stored_proteins(store):
+            row: Row = {"store": store.name, "model": store.model, "protein": stored.id}
+            try:
+                if isinstance(stored, Unscored):
+                    raise CorruptStoreError(stored.reason)
+                listed, facts = _protein(row, nulls, stored, inputs.structures_if_any.find(stored), settings)
+                pairs += [listed] if len(listed) else []
+                proteins.append({**row, "length": len(stored), **facts})
+            except CorruptStoreError as error:
+                proteins.append({**row, "reason": str(error)})
+    table = pd.concat(pairs[1:] or pairs, ignore_index=True)
     by_protein = pd.DataFrame(proteins, columns=PROTEIN_COLUMNS)
     rates = _rates(table, by_protein, settings.rates)
     metrics = {
@@ -79,7 +85,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         {"false_discovery": table, "false_discovery_proteins": by_protein, "false_discovery_rates": rates},
         {"false_discovery": lambda: plots.false_discovery(drawn)} if drawn else {},
         _printed(by_protein, rates, null, settings),
-        len(table),
+        int((by_protein["reason"] == "").sum()),
         metrics=metrics,
     )
 
@@ -103,30 +109,20 @@ def false_discovery_rates(
     return smallest
 
 
-def _structures(inputs: Inputs) -> dict[str, Protein]:
-    """Structures where there are any; none are needed."""
-    try:
-        return {protein.id: protein for protein in inputs.truth()}
-    except EvaluationError:
-        return {}
-
-
 def _protein(
-    store: Store, nulls: Sequence[Store], identifier: str, truth: Protein | None, settings: Settings
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+    row: Row, nulls: Sequence[Store], stored: StoredProtein, structure: Labelled | str, settings: Settings
+) -> tuple[pd.DataFrame, Row]:
     """The best pairs of one protein with their rates, and its row among the proteins."""
-    stored = store.opened[identifier]
-    row = {"store": store.name, "model": store.model, "protein": identifier, "length": len(stored)}
     nothing = pd.DataFrame(columns=COLUMNS)
-    there = [each.opened[identifier] for each in nulls if identifier in each.opened]
+    there = [each.opened[stored.id] for each in nulls if stored.id in each.opened]
     there = [each for each in there if settings.map in each.names and len(each) == len(stored)]
     if settings.map not in stored.names:
-        return nothing, {**row, "reason": f"the store keeps no {settings.map} of it"}
+        return nothing, {"reason": f"the store keeps no {settings.map} of it"}
     if not there:
-        return nothing, {**row, "nulls": 0, "reason": f"no null store has a map of it ({settings.map}, same length)"}
+        return nothing, {"nulls": 0, "reason": f"no null store has a map of it ({settings.map}, same length)"}
     first, second = np.triu_indices(len(stored), k=settings.min_separation)
     if not len(first):
-        return nothing, {**row, "nulls": len(there), "reason": "no pair of residues that far apart"}
+        return nothing, {"nulls": len(there), "reason": "no pair of residues that far apart"}
     scores = stored.array(settings.map)[first, second].astype(np.float64)
     null = np.concatenate([each.array(settings.map)[first, second] for each in there]).astype(np.float64)
     rate = false_discovery_rates(scores, null)
@@ -134,7 +130,7 @@ def _protein(
     best = order[: max(1, round(settings.pairs * len(stored)))]
     listed = pd.DataFrame(
         {
-            **{key: row[key] for key in ("store", "model", "protein")},
+            **row,
             "i": first[best],
             "j": second[best],
             "residue_i": [stored.sequence[i] for i in first[best]],
@@ -142,25 +138,12 @@ def _protein(
             "score": scores[best],
             "rank": np.arange(1, len(best) + 1),
             "fdr": rate[best],
-            "contact": _touching(truth, stored.sequence, (first[best], second[best]), settings),
+            "contact": touching(structure, (first[best], second[best]), settings.atom, settings.cutoff),
         },
         columns=COLUMNS,
     )
     half = float(np.median(rate[order[: max(1, len(stored) // 2)]]))
-    return listed, {**row, "nulls": len(there), "pairs": len(first), "median fdr of L/2": half, "reason": ""}
-
-
-def _touching(truth: Protein | None, sequence: str, pairs: Pairs, settings: Settings) -> Float64[np.ndarray, " N"]:
-    """1 for a contact, 0 for none, NaN where no structure tells."""
-    unknown: Float64[np.ndarray, " N"] = np.full(len(pairs[0]), np.nan)
-    if truth is None or truth.structure is None or truth.sequence != sequence:
-        return unknown
-    try:
-        contacts: Contacts = truth.structure.contacts(settings.atom, settings.cutoff)
-    except ValueError:
-        return unknown
-    known = contacts.resolved[pairs[0]] & contacts.resolved[pairs[1]]
-    return np.where(known, contacts.pairs[pairs].astype(np.float64), np.nan)
+    return listed, {"nulls": len(there), "pairs": len(first), "median fdr of L/2": half, "reason": ""}
 
 
 def _rates(table: pd.DataFrame, proteins: pd.DataFrame, rates: Sequence[float]) -> pd.DataFrame:

@@ -21,10 +21,12 @@ from plmjac import plots
 from plmjac.alphabet import NUM_AMINO_ACIDS
 from plmjac.coevolution.amino_acid_energies import patterns
 from plmjac.coevolution.linkage import average_linkage
-from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
+from plmjac.evaluation.base import Inputs, Outcome, Store
+from plmjac.evaluation.scoring import Structures, Unscored, stored_proteins, touching
+from plmjac.evaluation.tables import not_scored
 from plmjac.jacobian import center, corrected, frobenius_norm, symmetrize
-from plmjac.records import Atom, Protein
-from plmjac.store import StoredProtein
+from plmjac.records import Atom
+from plmjac.store import CorruptStoreError, StoredProtein
 
 
 class Settings(BaseModel):
@@ -65,7 +67,6 @@ class Blocks:
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     """Compare the couplings of the best pairs of each store with the reference and with known patterns."""
     stores = inputs.of_kind("jacobian")
-    structures = _structures(inputs)
     tables, missing, figures = [], [], {}
     for store in stores:
         blocks, reasons = _blocks(store, settings)
@@ -74,12 +75,11 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
             continue
         reference, cluster = reference_block(blocks, settings.strong, settings.cut)
         known = {"reference": reference, **patterns(settings.modes)}
-        tables.append(_table(store, blocks, cluster, known, structures, settings))
+        tables.append(_table(store, blocks, cluster, known, inputs.structures_if_any, settings))
         figures[f"fingerprints_{store.name}" if len(stores) > 1 else "fingerprints"] = _figure(known, store)
     if not tables:
-        raise EvaluationError(
-            f"no pair to compare: {missing[0]['reason'] if missing else 'the stores hold no protein'}"
-        )
+        gone = pd.DataFrame(missing or [{"protein": "", "reason": "the stores hold no protein"}])
+        return Outcome({}, {}, "\n".join(not_scored(gone.assign(score=np.nan), "score")), 0)
     table = pd.concat(tables, ignore_index=True)
     summary = _summary(table, settings.modes)
     unlike = table[~table["contact_like"].astype(bool)].reset_index(drop=True)
@@ -88,7 +88,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         {"fingerprints": table, "fingerprints_summary": summary, "not_contact_like": unlike},
         figures,
         _printed(summary, unlike, missing, settings),
-        len(table),
+        table["protein"].nunique(),
         metrics=metrics,
     )
 
@@ -138,30 +138,26 @@ def _unit(block: Float64[np.ndarray, "20 20"]) -> Float64[np.ndarray, "20 20"]:
     return scaled
 
 
-def _structures(inputs: Inputs) -> dict[str, Protein]:
-    """Structures where there are any; none are needed."""
-    try:
-        return {protein.id: protein for protein in inputs.truth()}
-    except EvaluationError:
-        return {}
-
-
 def _blocks(store: Store, settings: Settings) -> tuple[list[Blocks], list[dict[str, Any]]]:
     """The best pairs of every protein that keeps a whole Jacobian, and why the others have none."""
     blocks, missing = [], []
-    for identifier in store.opened:
-        stored = store.opened[identifier]
+    for stored in stored_proteins(store):
         reason = ""
-        if "jacobian" not in stored.names:
-            reason = "its Jacobian was not kept; run predict with keep=[contacts,jacobian]"
-        elif stored.array("jacobian").shape[1] != NUM_AMINO_ACIDS:
-            reason = "couplings need all 20 amino acids at each position; run predict with substitutions=all"
-        elif len(stored) <= settings.min_separation:
-            reason = f"no pair of its {len(stored)} residues is {settings.min_separation} apart"
+        try:
+            if isinstance(stored, Unscored):
+                reason = stored.reason
+            elif "jacobian" not in stored.names:
+                reason = "its Jacobian was not kept; run predict with keep=[contacts,jacobian]"
+            elif stored.array("jacobian").shape[1] != NUM_AMINO_ACIDS:
+                reason = "couplings need all 20 amino acids at each position; run predict with substitutions=all"
+            elif len(stored) <= settings.min_separation:
+                reason = f"no pair of its {len(stored)} residues is {settings.min_separation} apart"
+            else:
+                blocks.append(_of_protein(stored, settings))
+        except CorruptStoreError as error:
+            reason = str(error)
         if reason:
-            missing.append({"store": store.name, "protein": identifier, "reason": reason})
-        else:
-            blocks.append(_of_protein(stored, settings))
+            missing.append({"store": store.name, "protein": stored.id, "reason": reason})
     return blocks, missing
 
 
@@ -179,7 +175,7 @@ def _table(
     blocks: list[Blocks],
     clusters: list[Float64[np.ndarray, " N"]],
     known: Mapping[str, Float64[np.ndarray, "20 20"]],
-    structures: dict[str, Protein],
+    structures: Structures,
     settings: Settings,
 ) -> pd.DataFrame:
     """A row a pair: its place, its cluster, whether it touches (1, 0, NaN: unknown), its cosine with every pattern."""
@@ -199,24 +195,13 @@ def _table(
             "score": each.score,
             "rank": np.arange(1, len(each) + 1),
             "cluster": cluster,
-            "contact": _touching(structures.get(each.protein), each, settings),
+            "contact": touching(
+                structures.find(store.opened[each.protein]), (each.first, each.second), settings.atom, settings.cutoff
+            ),
             "contact_like": found["reference"] >= settings.threshold,
         }
         parts.append(pd.DataFrame({**columns, **found, "most like": names}))
     return pd.concat(parts, ignore_index=True)
-
-
-def _touching(truth: Protein | None, pairs: Blocks, settings: Settings) -> Float64[np.ndarray, " N"]:
-    """1 for a contact, 0 for none, NaN where no structure tells."""
-    unknown: Float64[np.ndarray, " N"] = np.full(len(pairs), np.nan)
-    if truth is None or truth.structure is None or truth.sequence != pairs.sequence:
-        return unknown
-    try:
-        contacts = truth.structure.contacts(settings.atom, settings.cutoff)
-    except ValueError:
-        return unknown
-    known = contacts.resolved[pairs.first] & contacts.resolved[pairs.second]
-    return np.where(known, contacts.pairs[pairs.first, pairs.second].astype(np.float64), np.nan)
 
 
 def _summary(table: pd.DataFrame, modes: int) -> pd.DataFrame:

@@ -23,7 +23,7 @@ LOCAL = {"demo": ("ids",), "pdb": ("path", "ids", "chains"), "complex": ("path",
 """Datasets with structures, and those of their keys that a store is believed: none is a URL or a folder to write to."""
 
 
-def inputs_of(paths: Iterable[Path], dataset: dict[str, Any] | None, structures: Path | None) -> Inputs:
+def inputs_of(paths: Iterable[Path], dataset: dict[str, Any] | None, structures: Path | None = None) -> Inputs:
     """These stores, opened, with the structures of the dataset or folder named, or else of the stores' own datasets."""
     stores = tuple(_named(list(paths)))
     if dataset and structures:

@@ -19,10 +19,13 @@ from plmjac.alphabet import clean
 from plmjac.coevolution.alignment import match
 from plmjac.datasets.alignment import AlignedRow, identity_and_coverage, read_aligned
 from plmjac.draws import generator
-from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
+from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.tables import not_scored
 from plmjac.files import nearest, shorten
 from plmjac.metrics import RANGES, chance, hits_in, precision_at, ranking, reason_for_nan
 from plmjac.records import Atom, Contacts, Protein
+from plmjac.store import CorruptStoreError
 
 
 class Settings(BaseModel):
@@ -105,7 +108,7 @@ class Reference:
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     """Judge every relative's map by the reference's structure, and the means of random choices of them."""
     stores = inputs.of_kind("jacobian")
-    protein = _structure({each.id: each for each in inputs.truth() if each.structure is not None}, settings)
+    protein = _structure({each.id: each for each in inputs.structures if each.structure is not None}, settings)
     try:
         rows = read_aligned(settings.alignment)
     except ValueError as error:
@@ -121,7 +124,9 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         means += _means(store, maps, reference, settings)
     scored, averaged = pd.DataFrame(table, columns=COLUMNS), pd.DataFrame(means, columns=MEAN_COLUMNS)
     if not scored["P@L"].notna().any():
-        raise EvaluationError(f"nothing could be scored: {shorten(scored['reason'].dropna().unique(), 3)}")
+        return Outcome(
+            {"relatives": scored}, {}, "\n".join(not_scored(scored, "P@L")) or "the stores hold no protein", 0
+        )
     metrics = {
         f"{row['store']}/mean of {row['relatives']}/P@L/2": float(row["P@L/2 mean"])
         for row in averaged.to_dict("records")
@@ -130,7 +135,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         {"relatives": scored, "relatives_mean": averaged},
         {"relatives": lambda: plots.relatives(scored, averaged, "P@L/2")},
         _printed(scored, averaged, reference, protein, settings),
-        int(scored["P@L/2"].notna().sum()),
+        int(scored["P@L"].notna().sum()),
         metrics=metrics,
     )
 
@@ -157,10 +162,14 @@ def _relatives(
     maps: dict[str, Float64[np.ndarray, "L L"]] = {}
     rows: list[dict[str, Any]] = []
     own: Float64[np.ndarray, "L L"] | None = None
-    ids = sorted(store.opened, key=lambda each: store.opened[each].sequence != clean(reference.row.residues)[0])
-    for identifier in ids:
-        stored = store.opened[identifier]
-        row = {"store": store.name, "model": store.model, "protein": identifier, "length": len(stored)}
+    first = clean(reference.row.residues)[0]
+    items = sorted(stored_proteins(store), key=lambda each: isinstance(each, Unscored) or each.sequence != first)
+    for stored in items:
+        row: Row = {"store": store.name, "model": store.model, "protein": stored.id}
+        if isinstance(stored, Unscored):
+            rows.append({**row, "length": stored.length, "reason": stored.reason})
+            continue
+        row["length"] = len(stored)
         aligned = by_sequence.get(stored.sequence)
         if aligned is None:
             rows.append({**row, "reason": f"its sequence is no row of {settings.alignment.name}"})
@@ -169,13 +178,17 @@ def _relatives(
             reason = f"the store keeps no {settings.map} of it; run predict with keep=[{settings.map}]"
             rows.append({**row, "reason": reason})
             continue
-        carried = reference.carried(stored.array(settings.map).astype(np.float64), aligned)
+        try:
+            carried = reference.carried(stored.array(settings.map).astype(np.float64), aligned)
+        except CorruptStoreError as error:
+            rows.append({**row, "reason": str(error)})
+            continue
         identity, coverage = identity_and_coverage(reference.row.columns, aligned.columns)
         if aligned is reference.row:
             own = carried
         facts = {"identity": identity, "coverage": coverage, "r": _correlation(own, carried)}
         rows.append({**row, **facts, **reference.scores(carried, settings.range)})
-        maps[identifier] = _standardised(carried)
+        maps[stored.id] = _standardised(carried)
     return maps, rows
 
 
@@ -261,6 +274,4 @@ def _printed(
             for name in PARTS
         ]
         lines.append(f"  {row['store']}, {row['relatives']:>3} of them: {'  '.join(numbers)}")
-    for row in table[table["P@L"].isna()].to_dict("records"):
-        lines.append(f"not scored: {row['protein']}: {row['reason']}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *not_scored(table, "P@L")])

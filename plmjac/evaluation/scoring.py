@@ -12,10 +12,11 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from plmjac.coevolution.alignment import match
 from plmjac.evaluation.base import Row, Store
+from plmjac.metrics import Pairs
 from plmjac.readouts import maps
 from plmjac.records import Atom, Contacts, Coordinates, Protein, Structure
 from plmjac.store import CorruptStoreError, StoredProtein
@@ -68,6 +69,8 @@ class Labelled:
     stored: StoredProtein
     structure: Structure
     match: Match
+    residue_numbers: tuple[str, ...] | None = None
+    """Author numbers of the structure's residues in the protein's columns, empty where there is no residue."""
 
     @property
     def id(self) -> str:
@@ -135,12 +138,12 @@ class Structures:
         named = [protein for protein in named if protein.structure is not None]
         for protein in named:
             if protein.structure is not None and _input_of(protein) == wanted:
-                return Labelled(stored, protein.structure, Match(protein.id, "id"))
+                return Labelled(stored, protein.structure, Match(protein.id, "id"), protein.residue_numbers)
         if found := self._aligned(stored, named, "id"):
             return found
         whole = self._with_input.get(wanted)
         if whole is not None and whole.structure is not None:
-            return Labelled(stored, whole.structure, Match(whole.id, "sequence"))
+            return Labelled(stored, whole.structure, Match(whole.id, "sequence"), whole.residue_numbers)
         if stored.chains is None:
             alike = [self._single[number] for number in self._words.alike(stored.sequence)]
             if found := self._aligned(stored, alike, "alignment"):
@@ -166,7 +169,9 @@ class Structures:
             if identity >= MIN_IDENTITY and identity * shorter > most and protein.structure is not None:
                 most = identity * shorter
                 placed = PlacedStructure(protein.structure, columns)
-                found = Labelled(stored, placed, Match(protein.id, by, identity))
+                numbers = protein.residue_numbers
+                numbers = numbers and tuple(numbers[at] if at >= 0 else "" for at in columns)
+                found = Labelled(stored, placed, Match(protein.id, by, identity), numbers)
         return found
 
     @cached_property
@@ -241,6 +246,19 @@ def scored(
         except ValueError as error:
             rows = [{"reason": str(error)}]
         yield from ({**row, **each} for each in rows)
+
+
+def touching(found: Labelled | str, pairs: Pairs, atom: Atom, cutoff: float) -> Float64[np.ndarray, " N"]:
+    """For each pair 1 for a contact, 0 for none, NaN where no structure shows it."""
+    unknown: Float64[np.ndarray, " N"] = np.full(len(pairs[0]), np.nan)
+    if isinstance(found, str):
+        return unknown
+    try:
+        contacts = found.contacts(atom, cutoff)
+    except ValueError:
+        return unknown
+    known = contacts.resolved[pairs[0]] & contacts.resolved[pairs[1]]
+    return np.where(known, contacts.pairs[pairs].astype(np.float64), np.nan)
 
 
 def plain_id(identifier: str) -> str:

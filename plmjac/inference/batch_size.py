@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from plmjac.files import UsageError, cache_folder, write_whole
-from plmjac.inference.device import DEFAULT_MAX_TOKENS
+from plmjac.inference.launch import DEFAULT_MAX_TOKENS
 from plmjac.jacobian import all_letters, mutants, mutants_per_forward, substitutions
 from plmjac.models import LanguageModel
 

@@ -117,10 +117,10 @@ def architecture_of_hf_config(config: Mapping[str, Any], where: str) -> tuple[Ar
         raise ValueError(f"{where} is an ESM-1 model (absolute positions); plmjac runs ESM-2 only")
     try:
         architecture = Architecture(
-            int(full["num_hidden_layers"]),
-            int(full["hidden_size"]),
-            int(full["num_attention_heads"]),
-            float(full["layer_norm_eps"]),
+            _size(full, "num_hidden_layers", where),
+            _size(full, "hidden_size", where),
+            _size(full, "num_attention_heads", where),
+            _number(full, "layer_norm_eps", where),
         )
     except KeyError as missing:
         raise ValueError(f"the config of {where} lacks {missing.args[0]!r}; it must be that of an ESM-2") from None
@@ -145,11 +145,29 @@ def architecture_of_fair_esm(checkpoint: Mapping[str, Any], where: str) -> tuple
         raise ValueError(f"{where} is an ESM-1 family checkpoint (arch {arch!r}); plmjac runs ESM-2 only")
     try:
         architecture = Architecture(
-            int(known["encoder_layers"]), int(known["encoder_embed_dim"]), int(known["encoder_attention_heads"])
+            _size(known, "encoder_layers", where),
+            _size(known, "encoder_embed_dim", where),
+            _size(known, "encoder_attention_heads", where),
         )
     except KeyError as missing:
         raise ValueError(f"{where} does not say its {missing.args[0]}; is it a fair-esm ESM-2 file?") from None
     return architecture, bool(known.get("token_dropout", True))
+
+
+def _size(config: Mapping[str, Any], key: str, where: str) -> int:
+    """A whole number of a config. Raises ValueError where it is none, or none that a model can have."""
+    number = _number(config, key, where)
+    if number != int(number) or number < 1:
+        raise ValueError(f"the config of {where} says {key}={config[key]!r}, where a whole number belongs")
+    return int(number)
+
+
+def _number(config: Mapping[str, Any], key: str, where: str) -> float:
+    """A positive number; the largest of an ESM-2 is 5,120."""
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100_000:
+        raise ValueError(f"the config of {where} says {key}={str(value)[:80]}, which no ESM-2 can have")
+    return float(value)
 
 
 def refuse_other_models(names: Iterable[str], where: str) -> None:
@@ -215,6 +233,12 @@ def check_tensors(tensors: Mapping[str, Tensor], architecture: Architecture, whe
     for name, shape in (required | optional).items():
         if name in present and tuple(tensors[name].shape) != shape:
             raise ValueError(f"{where}: {name} has shape {tuple(tensors[name].shape)}, {architecture} needs {shape}")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+            raise ValueError(
+                f"{where}: {name} holds {str(tensor.dtype).removeprefix('torch.')} numbers, not floating point ones; "
+                "plmjac reads no quantized weights"
+            )
     check_rotary(tensors, architecture, where)
 
 

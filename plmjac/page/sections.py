@@ -1,7 +1,6 @@
 """The sections of a report: what was run, contact maps to click on, an evaluation, the records."""
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,17 +10,15 @@ import pandas as pd
 import torch
 from pydantic import BaseModel
 
-from plmjac.datasets import InputError
 from plmjac.evaluation import EvaluationError, Inputs, Store, find
 from plmjac.evaluation.scoring import Labelled, Structures
+from plmjac.files import UsageError
 from plmjac.jacobian import center, contact_map, symmetrize
 from plmjac.page.document import Section, anchor_of, figure, folded, note, printed, table, terms, write_page
 from plmjac.page.explorer import MIN_SEPARATION, Couplings, ExplorerProtein, couplings_of, explorer
 from plmjac.readouts import maps
 from plmjac.records import Contacts
 from plmjac.store import CorruptStoreError, StoredProtein
-
-log = logging.getLogger("plmjac.report")
 
 DEFINITIONS = (("cb", 8.0), ("ca", 8.0), ("ca", 10.0))
 """Contacts are drawn by the first of these that the structure knows."""
@@ -85,7 +82,7 @@ def evaluation_section(name: str, inputs: Inputs, settings: BaseModel) -> Sectio
     title = name.replace("_", " ").capitalize()
     try:
         outcome = find(name).evaluate(inputs, settings)
-    except (EvaluationError, InputError, OSError) as error:
+    except (UsageError, OSError) as error:
         return Section(name, title, note(f"not evaluated: {error}", warning=True))
     figures = "".join(figure(draw(), f"{name}-{label}") for label, draw in outcome.figures.items())
     tables = "".join(folded(f"table: {label.replace('_', ' ')}", table(rows)) for label, rows in outcome.tables.items())
@@ -101,12 +98,11 @@ def maps_section(inputs: Inputs, ids: Sequence[str] | None, most: int, couplings
         raise EvaluationError(f"ids={unknown} are not in {store.path}")
     if not chosen:
         return Section("maps", title, note("the store holds no protein yet")), ""
-    structures = _structures(inputs)
     body = ""
     proteins: list[ExplorerProtein] = []
     for name in chosen:
         try:
-            proteins += _explored(store.opened[name], structures, couplings_bytes // len(chosen))
+            proteins += _explored(store.opened[name], inputs.structures_if_any, couplings_bytes // len(chosen))
         except CorruptStoreError as error:
             body += note(f"{name}: {error}", warning=True)
     if not proteins:
@@ -117,24 +113,15 @@ def maps_section(inputs: Inputs, ids: Sequence[str] | None, most: int, couplings
     return Section("maps", title, html + body + more), script
 
 
-def _structures(inputs: Inputs) -> Structures:
-    """The structures, as far as there are any; a report without structures is a report all the same."""
-    try:
-        return inputs.structures
-    except (EvaluationError, InputError, OSError) as error:
-        log.warning("no structures: %s", error)
-        return Structures([])
-
-
 def _explored(stored: StoredProtein, structures: Structures, budget: int) -> Iterator[ExplorerProtein]:
     """The protein as the view needs it; nothing where the store keeps no map of it."""
     kept = {name: stored.array(name) for name in maps() if name in stored.names}
-    if not maps:
+    if not kept:
         return
     found = structures.find(stored)
     contacts, summary = _contacts(found) if isinstance(found, Labelled) else (None, "")
-    couplings = _couplings(stored, maps, budget) if budget and "jacobian" in stored.names else None
-    yield ExplorerProtein(stored.id, stored.sequence, maps, summary, contacts, couplings)
+    couplings = _couplings(stored, kept, budget) if budget and "jacobian" in stored.names else None
+    yield ExplorerProtein(stored.id, stored.sequence, kept, summary, contacts, couplings)
 
 
 def _contacts(found: Labelled) -> tuple[Contacts | None, str]:
@@ -150,10 +137,10 @@ def _contacts(found: Labelled) -> tuple[Contacts | None, str]:
     return None, ""
 
 
-def _couplings(stored: StoredProtein, maps: dict[str, Any], budget: int) -> Couplings | None:
+def _couplings(stored: StoredProtein, kept: dict[str, Any], budget: int) -> Couplings | None:
     """The couplings of the pairs that fit, centred and symmetrised; none where not every amino acid was substituted."""
     jacobian = torch.from_numpy(stored.jacobian.astype(np.float32))
     if jacobian.shape[1] != jacobian.shape[3]:
         return None
-    scores = maps["contacts"] if "contacts" in maps else contact_map(jacobian).numpy()
+    scores = kept["contacts"] if "contacts" in kept else contact_map(jacobian).numpy()
     return couplings_of(symmetrize(center(jacobian)).numpy(), scores, budget)

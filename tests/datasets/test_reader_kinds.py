@@ -1,5 +1,6 @@
 """Files as programs write them: each kind of file with the one thing that it should be read as."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -79,25 +80,11 @@ def test_a_free_amino_acid_is_a_ligand_and_is_told(tmp_path: Path) -> None:
         assert "GLU 264" in protein.note
 
 
-FORCE_FIELD_NAMES = (
-    "HID",
-    "HIE",
-    "HIP",
-    "HSD",
-    "HSE",
-    "HSP",
-    "CYX",
-    "CYM",
-    "ASH",
-    "GLH",
-    "LYN",
-    "NMET",
-    "CVAL",
-    "LYSH",
-)
+FORCE_FIELD_NAMES = ["HID", "HIE", "HIP", "HSD", "HSE", "HSP", "CYX", "CYM", "ASH", "GLH", "LYN"]
+FORCE_FIELD_NAMES += ["NMET", "CVAL", "LYSH", "HISB"]
 
 
-@pytest.mark.parametrize("name", [*FORCE_FIELD_NAMES, "HISB"])
+@pytest.mark.parametrize("name", FORCE_FIELD_NAMES)
 def test_names_of_force_fields(tmp_path: Path, name: str) -> None:
     letter = {"N": "M", "L": "K", "A": "D", "G": "E"}.get(name[0], "V" if name == "CVAL" else name[0])
     place = SEQUENCE.index(letter) if letter in SEQUENCE else 0
@@ -307,3 +294,30 @@ def test_mmcif_gives_the_columns(tmp_path: Path, tables: str) -> None:
     sequence = SEQUENCE if tables != "label_seq_id" else SEQUENCE[:9] + "XXX" + SEQUENCE[12:]
     is_whole(protein, sequence=sequence, without=range(9, 12))
     assert protein.id == "x_H" and protein.residue_numbers == tuple(str(place + 101) for place in range(32))
+
+
+# ---------------------------------------------------------------- files too large
+
+
+@pytest.mark.parametrize("content", [b"\0", b"ATOM\n", b"data_x\n#\n"])
+def test_a_bomb_is_refused_by_its_size_and_the_others_are_read(tmp_path: Path, content: bytes) -> None:
+    write(tmp_path / "good.pdb", *peptide(NAMES, ATOMS))
+    bomb = gzip.compress(content * (64 * 2**20 // len(content)))
+    (tmp_path / "bomb.pdb.gz").write_bytes(bomb)
+    assert len(bomb) < 2**20
+    refused, good = PdbDataset(path=str(tmp_path))
+    is_whole(good)
+    assert isinstance(refused, Rejected) and "more than 32 MB when unpacked" in refused.reason
+    assert "not a PDB" not in refused.reason and "bomb.pdb.gz" in refused.reason
+
+
+def test_memory_that_runs_out_is_said_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "x.pdb", *peptide(NAMES, ATOMS))
+    monkeypatch.setattr("plmjac.datasets.structure_file.read_table", _raise_memory_error)
+    record = only(tmp_path / "x.pdb")
+    assert isinstance(record, Rejected) and "not enough memory" in record.reason
+    assert "not a PDB" not in record.reason
+
+
+def _raise_memory_error(_: bytes) -> None:
+    raise MemoryError

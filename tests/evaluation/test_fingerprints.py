@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from support import composed
-from written_store import written_store
+from written_store import sequence_of, written_store
 
 from plmjac.coevolution.amino_acid_energies import patterns
-from plmjac.evaluation import EvaluationError, Inputs, Outcome, Store
+from plmjac.evaluation import Inputs, Outcome, Store
 from plmjac.evaluation.fingerprints import Settings, evaluate
 from plmjac.records import ContactList, Contacts, Protein
 
@@ -46,7 +46,8 @@ def _run(store: Store, *proteins: Protein, **changes: object) -> Outcome:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return written_store(tmp_path / "p.zarr", {"p": {"jacobian": _jacobian()}, "q": {"jacobian": _jacobian(1)}})
+    arrays = {"p": {"jacobian": _jacobian()}, "q": {"jacobian": _jacobian(1)}}
+    return written_store(tmp_path / "p.zarr", arrays, sequences={"q": sequence_of(LENGTH, 1)})
 
 
 def test_planted_fingerprints_are_found(store: Store) -> None:
@@ -100,8 +101,7 @@ def test_structures_judge_both_kinds(store: Store) -> None:
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path, store: Store) -> None:
     maps = written_store(tmp_path / "m.zarr", {"p": {"contacts": np.zeros((9, 9))}})
-    with pytest.raises(EvaluationError, match=r"no pair to compare: its Jacobian was not kept"):
-        _run(maps)
+    assert _run(maps).scored == 0 and "p: its Jacobian was not kept" in _run(maps).text
     tensors = {"p": _jacobian(), "few": np.zeros((9, 5, 9, 20)), "tiny": np.zeros((3, 20, 3, 20))}
     mixed = written_store(tmp_path / "x.zarr", {name: {"jacobian": tensor} for name, tensor in tensors.items()})
     outcome = _run(mixed)

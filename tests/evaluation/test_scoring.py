@@ -221,7 +221,9 @@ def test_a_damaged_protein_is_a_row_with_its_reason(predict: object, tmp_path: P
 
 
 def test_nothing_that_a_store_says_is_fetched_or_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plmjac.files._stream", lambda *_: pytest.fail("a store made evaluate fetch a URL"))
+    from plmjac import files
+
+    monkeypatch.setattr(files, "_stream", lambda *_: pytest.fail("a store made evaluate fetch a URL"))
     monkeypatch.setenv("PLMJAC_CACHE", str(tmp_path / "cache"))
     store = written_store(tmp_path / "s.zarr", {"1ABC_A": {"contacts": np.zeros((50, 50))}})
     evil = tmp_path / "evil"

@@ -1,6 +1,6 @@
-"""The two ends of a run, on rank 0: from input to a manifest of what is to be done, and to one of what became of it.
+"""A run's hold on its store: the lock, the manifest of what is to be done, and that of what became of it.
 
-Knows no Lightning, so a run that finds nothing left to do never waits for it.
+Rank 0 alone has one. Knows no Lightning, so a run that finds nothing left to do never waits for it.
 """
 
 import errno
@@ -8,13 +8,12 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from plmjac import interruption
 from plmjac.files import write_whole
+from plmjac.inference.resolve import Run
 from plmjac.records import Filtered, Protein, Rejected
 from plmjac.store import (
     SavedRows,
@@ -30,6 +29,7 @@ from plmjac.store import (
 )
 from plmjac.store.layout import FAILED, MANIFEST, PENDING, digest, to_json
 from plmjac.store.lock import RUN
+from plmjac.store.under_way import LAST, REFUSED, count_deaths, refusal
 from plmjac.workplan import ManifestRow, Shard, manifest, merge, planned, remaining
 
 log = logging.getLogger(__name__)
@@ -38,98 +38,96 @@ PLAN = f"{PENDING}/plan.json"
 """What the shards that are in a store have in common."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a run is asked for: which records, into which store, cut how, and what that store must be a store of."""
+class Session:
+    """Holds the store for a run, from `prepare` to `release`."""
 
-    records: Callable[[], Iterable[Protein | Rejected | Filtered]]
-    store: Path
-    identity: dict[str, Any]
-    details: dict[str, Any]
-    cost: Callable[[Protein], float] = lambda protein: float(len(protein))
-    max_length: int | None = None
-    rows_per_chunk: int | None = None
-    num_letters: int = 20
-    forwards_per_residue: int = 19
-    shard: Shard | None = None
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.store = run.settings.store
+        self.rows: list[ManifestRow] = []
+        self.shard = run.settings.shard
+        self._mine: set[str] = set()
+        self._guard: StoreLock | None = None
 
     @property
     def plan_file(self) -> str:
         """The file of rows that the ranks of this run read their proteins from; shards have one each."""
         return f"{PENDING}/plan.{self.shard.role}.parquet" if self.shard else MANIFEST
 
-
-class Preparation:
-    """Holds the store for a run, from `prepare` to `release`."""
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.asked: list[ManifestRow] = []
-        self._mine: set[str] = set()
-        self._guard: StoreLock | None = None
+    @property
+    def role(self) -> str:
+        """What this run is to the store's lock."""
+        return self.shard.role if self.shard else RUN
 
     def prepare(self) -> None:
         """Read the input, take the store, and write down what is to be done. Does nothing the second time."""
         if self._guard is not None:
             return
-        store, shard = self.request.store, self.request.shard
-        if (store / "zarr.json").exists():  # refused at once, not after reading 20,000 structures
+        if (self.store / "zarr.json").exists():  # refused at once, not after reading 20,000 structures
             self._take_store()
-        records = [_without_structure(record) for record in self.request.records()]
+        records = [_without_structure(record) for record in self.run.dataset]
         if self._guard is None:  # only now, so that bad input leaves no empty store behind
             self._take_store()
         assert self._guard is not None
         with self._guard.door():
-            writer, earlier = StoreWriter(store), read_manifest(store)
-            self.asked = manifest(
-                records,
-                max_length=self.request.max_length,
-                cost=self.request.cost,
-                stored=stored_proteins(store, earlier),
-            )
-            self._mine = {row.key for row in (shard.of(self.asked) if shard else planned(self.asked))}
-            if shard and not self._guard.is_alone:
-                self._join(shard)
-            else:
-                writer.clear_pending()
-                SavedRows(store).drop_all_but({row.key for row in remaining(self.asked, ())})
-                if shard:
-                    write_whole(store / PLAN, self._plan(shard))
-            refused = [row for row in self.asked if row.status == "failed"]
-            writer.forget_failures(self._mine | {row.key for row in refused} if shard else None)
-            writer.record_refused(refused)
+            self._write_plan(records, self._guard.is_alone)
+
+    def _write_plan(self, records: list[Protein | Rejected | Filtered], is_alone: bool) -> None:
+        """Settle what is to be computed, and write it down; clear what killed runs left, where nobody else writes."""
+        store, shard = self.store, self.shard
+        writer, earlier = StoreWriter(store), read_manifest(store)
+        self.rows = manifest(
+            records,
+            max_length=self.run.settings.max_length,
+            cost=self.run.cost,
+            stored=stored_proteins(store, earlier),
+        )
+        self._mine = {row.key for row in (shard.of(self.rows) if shard else planned(self.rows))}
+        open_keys = {row.key for row in self.to_compute}
+        deaths = count_deaths(store, None if is_alone else self.role, open_keys)
+        if shard and not is_alone:
+            self._join(shard)
+        else:
+            writer.clear_pending()
+            SavedRows(store).drop_all_but({row.key for row in remaining(self.rows, ())})
             if shard:
-                write_manifest(store, self.open_rows, self.request.plan_file)
-            if not shard or self._guard.is_alone:
-                write_manifest(store, merge(self._outcomes() if shard else self.asked, earlier, completed(store)))
+                write_whole(store / PLAN, self._plan(shard))
+        self.rows = [_unless_it_kills(store, row, deaths.get(row.key, 0)) for row in self.rows]
+        refused = [row for row in self.rows if row.status == "failed"]
+        writer.forget_failures(self._mine | {row.key for row in refused} if shard else None)
+        writer.record_refused(refused)
+        if shard:
+            write_manifest(store, self.to_compute, self.plan_file)
+        if is_alone:
+            write_manifest(store, merge(self._outcomes() if shard else self.rows, earlier, completed(store)))
 
     def _plan(self, shard: Shard) -> bytes:
         """What shards must have in common: how many they are, and every row but for what became of it."""
-        rows = [[row.id, row.key, row.sequence, row.chains, row.alias_of, row.cost] for row in self.asked]
+        rows = [[row.id, row.key, row.sequence, row.chains, row.alias_of, row.cost] for row in self.rows]
         return to_json({"shards": shard.count, "plan": digest(rows)})
 
     def _join(self, shard: Shard) -> None:
         """Come in beside other shards. Raises StoreError where these are not shards of the same plan."""
-        path = self.request.store / PLAN
+        path = self.store / PLAN
         if not path.exists() or path.read_bytes() != self._plan(shard):
             raise StoreError(
-                f"shards of another plan are writing {self.request.store}: with another input, max_length or number of "
+                f"shards of another plan are writing {self.store}: with another input, max_length or number of "
                 "shards. Wait for them to end, give the arguments that they have, or use another store"
             )
 
     def _take_store(self) -> None:
         try:
-            self._guard = lock(self.request.store, self.request.shard.role if self.request.shard else RUN)
-            create_or_check(self.request.store, self.request.identity, self.request.details)
+            self._guard = lock(self.store, self.role)
+            create_or_check(self.store, self.run.identity, self.run.details)
         except OSError as error:
             if error.errno not in (errno.ENOENT, *interruption.TO_MEND):
                 raise
-            raise StoreError(f"{self.request.store} cannot be written: {error.strerror or error}") from error
+            raise StoreError(f"{self.store} cannot be written: {error.strerror or error}") from error
 
     @property
-    def open_rows(self) -> list[ManifestRow]:
-        """What this run has to compute."""
-        return [row for row in remaining(self.asked, ()) if row.key in self._mine]
+    def to_compute(self) -> list[ManifestRow]:
+        """The proteins that this run has to compute."""
+        return [row for row in remaining(self.rows, ()) if row.key in self._mine]
 
     def release(self) -> None:
         """Let go of the store, for a later run in this process."""
@@ -143,9 +141,9 @@ class Preparation:
         the plan that shards have in common each writes what is known when it ends, the last one all of it. Returns the
         rows that this run answers for; records that nobody computes are the first shard's.
         """
-        store, shard = self.request.store, self.request.shard
+        store, shard = self.store, self.shard
         said = time.monotonic()
-        waiting = self.open_rows
+        waiting = self.to_compute
         while waiting := [row for row in waiting if not _is_settled(store, row)]:
             if time.monotonic() - said > 60:
                 log.info("waiting for %d proteins of other ranks", len(waiting))
@@ -153,30 +151,30 @@ class Preparation:
             time.sleep(0.2)
         assert self._guard is not None
         with self._guard.door():
-            all_planned = {row.key for row in planned(self.asked)}
-            self.asked = self._outcomes()
-            write_manifest(store, merge(self.asked, read_manifest(store), completed(store)))
+            all_planned = {row.key for row in planned(self.rows)}
+            self.rows = self._outcomes()
+            write_manifest(store, merge(self.rows, read_manifest(store), completed(store)))
         if shard is None:
-            return self.asked
-        (store / self.request.plan_file).unlink(missing_ok=True)
-        primary = {row.key: row.alias_of or row.key for row in self.asked}
+            return self.rows
+        (store / self.plan_file).unlink(missing_ok=True)
+        primary = {row.key: row.alias_of or row.key for row in self.rows}
         is_first = shard.number == 1
         return [
             row
-            for row in self.asked
+            for row in self.rows
             if primary[row.key] in self._mine or (is_first and primary[row.key] not in all_planned)
         ]
 
     def _outcomes(self) -> list[ManifestRow]:
         """The rows of this run's input with what became of each; still pending where another shard has to do it."""
-        store = self.request.store
-        there = completed(store)
-        reasons = {path.stem: json.loads(path.read_bytes())["reason"] for path in (store / FAILED).glob("*.json")}
-        return [_outcome(row, there, reasons) for row in self.asked]
+        there = completed(self.store)
+        failed = (self.store / FAILED).glob("*.json")
+        reasons = {path.stem: json.loads(path.read_bytes())["reason"] for path in failed}
+        return [_outcome(row, there, reasons) for row in self.rows]
 
 
-def summary(rows: list[ManifestRow]) -> str:
-    """What became of the records, in a line, and the first of those that did not get there, with the reason."""
+def outcome_of(rows: list[ManifestRow]) -> str:
+    """Counts of the records by status, in a line, and the first 50 that failed or were skipped, with the reason."""
     counts = Counter(row.status for row in rows)
     aliases = sum(1 for row in rows if row.alias_of and row.status == "done")
     order = ("done", "failed", "skipped", "filtered")
@@ -193,6 +191,13 @@ def summary(rows: list[ManifestRow]) -> str:
 def _without_structure(record: Protein | Rejected | Filtered) -> Protein | Rejected | Filtered:
     """Coordinates of a whole data set are not needed here, and would be gigabytes."""
     return replace(record, structure=None) if isinstance(record, Protein) else record
+
+
+def _unless_it_kills(store: Path, row: ManifestRow, deaths: int) -> ManifestRow:
+    """The row, as failed where too many processes died over its protein."""
+    if deaths >= LAST:
+        log.warning("%s: %d processes died while they computed it", row.id, deaths)
+    return replace(row, status="failed", reason=refusal(store, deaths)) if deaths >= REFUSED else row
 
 
 def _is_settled(store: Path, row: ManifestRow) -> bool:
