@@ -18,7 +18,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 def paragraph(text: str) -> str:
     """Text in lines of the width of these pages."""
-    return textwrap.fill(text, 118)
+    return textwrap.fill(" ".join(text.split()), 118)
 
 
 def markdown(rows: pd.DataFrame) -> list[str]:
@@ -55,11 +55,13 @@ def kaib(folder: Path) -> list[str]:
         "## KaiB: two conformations",
         "",
         paragraph(
-            "2QKE chain E is the ground state, 5JYT chain A the fold-switched one, whose sequence has five substitutions "
+            "2QKE chain E is the ground state, 5JYT chain A the fold-switched one, whose sequence has five "
+            "substitutions "
             "that keep it there. Contacts (C-beta < 8 A, |i-j| >= 6): "
             f"{counts['both']} of both, {counts['only A']} of 2QKE alone, {counts['only B']} of 5JYT alone. "
             "Columns are the shares of these among the best L = 91 pairs; null: 95 % of the share of 2QKE's own if the "
-            "found contacts of one structure alone were dealt out at random; p that the map prefers neither. Alignment: "
+            "found contacts of one structure alone were dealt out at random; p that the map prefers neither. "
+            "Alignment: "
             "8,159 sequences (AF_Cluster, MIT licence), clusters by k-means."
         ),
         "",
@@ -87,8 +89,10 @@ def false_discovery(folder: Path) -> list[str]:
         "## False discovery rates by shuffled sequences",
         "",
         paragraph(
-            f"The demo's domains against one shuffle of each under `{proteins['model'].iloc[0]}`. The rate says how many "
-            "of the pairs a shuffled sequence would give as well; a pair that is real need not be a contact, so that more "
+            f"The demo's domains against one shuffle of each under `{proteins['model'].iloc[0]}`. The rate says "
+            "how many "
+            "of the pairs a shuffled sequence would give as well; a pair that is real need not be a contact, so "
+            "that more "
             "than that do not touch."
         ),
         "",
@@ -124,8 +128,10 @@ def document(folder: Path) -> str:
         "# Analyses",
         "",
         paragraph(
-            "Written by `python scripts/analyses_doc.py` after `KAIB=FOLDER make reproduce-tiny`; do not edit. All numbers "
-            "of a language model here are of the bundled `tiny`, which knows a few families and no more: they show that "
+            "Written by `python scripts/analyses_doc.py` after `KAIB=FOLDER make reproduce-tiny`; do not edit. "
+            "All numbers "
+            "of a language model here are of the bundled `tiny`, which knows a few families and no more: they "
+            "show that "
             "the analyses run, and what they look like, not what ESM-2 knows. Baselines (inverse covariance, MRF) need "
             "no model."
         ),
@@ -135,7 +141,8 @@ def document(folder: Path) -> str:
         (folder / "reproduction.md").read_text(encoding="utf-8").strip(),
         "",
         paragraph(
-            "Here windows are smaller than the paper's (12 residues; close pairs of 6), the domains short, and contacts "
+            "Here windows are smaller than the paper's (12 residues; close pairs of 6), the domains short, and "
+            "contacts "
             "those of five demo domains."
         ),
         "",

@@ -106,7 +106,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
 
 
 def public_scores(table: pd.DataFrame) -> Row:
-    """The means of a table of `contact_precision` as JSON for a public comparison: set, map, definition, range, measure.
+    """The means of a table of `contact_precision` as JSON for a public comparison: by set, map, definition and range.
 
     A set is a store. Each range says over how many proteins its means are; `proteins` counts those that have any score,
     `not_scored` those without. A mean over nothing is null.
