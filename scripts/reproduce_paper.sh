@@ -106,7 +106,7 @@ fi
 if [ -n "$kaib" ]; then
   store=kaib predict +dataset=pdb "dataset.path=$kaib" "keep=[contacts,contact_head]"
   evaluate conformations +dataset=pdb "dataset.path=$kaib" "store=$out/kaib.zarr" evaluation.a=2qkeE_E \
-    evaluation.b=5jytA_A "evaluation.alignment=$kaib/2QKEE_colabfold.a3m" "evaluation.maps=$out/baselines"
+    evaluation.b=5jytA_A "evaluation.alignment=$kaib/2QKEE_colabfold.a3m" "evaluation.maps=$out/baselines" evaluation.clusters=4
 fi
 [ -n "$isoforms" ] && evaluate should_not_fold "evaluation.pairs=$isoforms"
 
