@@ -182,6 +182,39 @@ def corrected(norms: Float[Tensor, "L L"]) -> Float[Tensor, "L L"]:
     return (scores + scores.T) / 2
 
 
+def steps(rows: Float[Tensor, "R A L 20"]) -> Float[Tensor, "R L"]:
+    """The step of each block (i, j) in int8: its largest absolute value over 127, as float16 has it."""
+    return (rows.abs().amax(dim=(1, 3)) / 127).half().float()
+
+
+def in_steps(rows: Float[Tensor, "R A L 20"]) -> Float[Tensor, "R A L 20"]:
+    """Whole numbers from -127 to 127, to be multiplied with `steps`: half a step from the rows, or a hair more.
+
+    Rounding the step to float16 can leave the largest value of a block 0.06 steps short. A block of zeros, and one too
+    small for a step in float16 (6e-8), is zero.
+    """
+    step = steps(rows)[:, None, :, None]
+    whole = (rows / torch.where(step > 0, step, torch.ones_like(step))).round().clamp(-127, 127)
+    return torch.where(step > 0, whole, torch.zeros_like(whole))
+
+
+MIN_SEPARATION = 6
+"""Couplings of pairs nearer than this along the sequence are not among those that are kept."""
+
+
+def pairs_by_score(scores: Float[Tensor, "L L"], per_residue: float) -> tuple[Int64[Tensor, " P"], Int64[Tensor, " P"]]:
+    """The pairs i < j, |i - j| >= 6, of the highest scores: `num_pairs` of them, in the order of their scores."""
+    first, second = torch.triu_indices(len(scores), len(scores), MIN_SEPARATION, device=scores.device)
+    order = torch.argsort(scores[first, second], descending=True, stable=True)[: num_pairs(len(scores), per_residue)]
+    return first[order], second[order]
+
+
+def num_pairs(length: int, per_residue: float) -> int:
+    """`per_residue` pairs a residue, or all that are |i - j| >= 6 apart."""
+    apart = max(0, length - MIN_SEPARATION)
+    return min(round(per_residue * length), apart * (apart + 1) // 2)
+
+
 def among_all(
     rows: Float[Tensor, "R A L 20"], letters: Int64[Tensor, "R A"], tokens: Int64[Tensor, " R"]
 ) -> Float[Tensor, "R 20 L 20"]:
@@ -240,6 +273,13 @@ class Reduction:
     def contact_map(self) -> Float[Tensor, "L L"]:
         """The map, once every row was added; the buffer stays as it is."""
         return corrected(self.norms())
+
+    def couplings(self, first: Int64[Tensor, " P"], second: Int64[Tensor, " P"]) -> Float[Tensor, "P 20 20"]:
+        """The centred, symmetrised blocks of pairs, amino acid of `first` down and of `second` across."""
+        mean = self.total / len(self.buffer) if len(self.buffer) > 1 else torch.zeros_like(self.total)
+        there = self.buffer[first, :, second, :] - mean[:, second].transpose(0, 1)
+        back = self.buffer[second, :, first, :] - mean[:, first].transpose(0, 1)
+        return (there + back.transpose(1, 2)) / 2
 
     def norms(self) -> Float[Tensor, "L L"]:
         """The coupling strength of each pair, symmetric and not yet corrected, the diagonal included."""

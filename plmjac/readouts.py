@@ -5,7 +5,7 @@ One table: the `keep` key, the writer, the forecast of bytes, `store[id].<name>`
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ReadoutSpec:
     """One array of a protein.
 
-    `shape` names the axes: L residues, A substituted letters, 20 amino acids, layers, heads; of masking runs S
+    `shape` names the axes: L residues, P pairs, A substituted letters, 20 amino acids, layers, heads; of masking runs S
     segments, N contexts, W residues of a window. `chunks` is the shape of a chunk in the same words, with 1 for one at
     a time and `rows` for a block of rows; empty: the whole array. `needs_mutants` is True for what the substitutions
     change, False for what one forward of the wild type gives; `is_map` for an (L, L) contact map that evaluations can
@@ -27,7 +27,8 @@ class ReadoutSpec:
     `reads` names the readouts of the language model that it is made from, and `make`, or the function that
     "module:function" names, computes it from these, one argument each and without the batch's axis; None: the one
     readout as it is. With `needs_mutants`, `make` is given the rows (R, A, L, 20) of each block of the Jacobian and
-    returns as many rows; contacts, jacobian and representation are made by the run itself.
+    returns as many rows; contacts, couplings and representation are made by the run itself. `beside` names a readout
+    without which this one cannot be read, and which is kept with it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ReadoutSpec:
     kinds: tuple[str, ...] = ("jacobian",)
     reads: tuple[str, ...] = ()
     make: "Callable[..., Tensor] | str | None" = None
+    beside: str = ""
 
     def __post_init__(self) -> None:
         if self.chunks and len(self.chunks) != len(self.shape):
@@ -73,7 +75,7 @@ class ReadoutSpec:
 
     def num_bytes(self, sizes: Mapping[str, int]) -> int:
         """Bytes of one protein's array before compression; `sizes` has the length of each axis."""
-        item = {"float32": 4, "int32": 4, "float16": 2, "bool": 1}[self.dtype]
+        item = {"float32": 4, "int32": 4, "float16": 2, "int8": 1, "bool": 1}[self.dtype]
         return item * math.prod(int(axis) if axis.isdigit() else sizes[axis] for axis in self.shape)
 
 
@@ -90,6 +92,12 @@ def register_readout(spec: ReadoutSpec) -> ReadoutSpec:
 def keepable(kind: str) -> list[str]:
     """The names that `keep` can hold in a kind of run ("jacobian", "recovery")."""
     return [name for name, spec in READOUTS.items() if kind in spec.kinds]
+
+
+def kept_for(names: Iterable[str]) -> list[ReadoutSpec]:
+    """The readouts of these names, in order, and those that have to be beside them."""
+    asked = set(names)
+    return [READOUTS[name] for name in sorted(asked | {READOUTS[name].beside for name in asked} - {""})]
 
 
 def maps() -> tuple[str, ...]:
@@ -118,6 +126,15 @@ for _spec in (
     ReadoutSpec("logits", ("L", "20"), reads=("logits",), description="the wild type's logits"),
     ReadoutSpec("jacobian", ("L", "A", "L", "20"), "float16", ("rows", "A", "L", "20"), needs_mutants=True,
                 description="all of the categorical Jacobian, 800 L^2 bytes a protein"),
+    ReadoutSpec("jacobian_int8", ("L", "A", "L", "20"), "int8", ("rows", "A", "L", "20"), needs_mutants=True,
+                make="plmjac.jacobian:in_steps", beside="jacobian_scale",
+                description="all of the Jacobian in steps of jacobian_scale: half the bytes, within half a step"),
+    ReadoutSpec("jacobian_scale", ("L", "L"), "float16", ("rows", "L"), needs_mutants=True, kinds=(),
+                make="plmjac.jacobian:steps", description="with jacobian_int8: the step of each pair's block"),
+    ReadoutSpec("couplings", ("P", "20", "20"), "float16", needs_mutants=True, beside="coupled_pairs",
+                description="centred, symmetrised couplings of the best couplings_per_residue L pairs"),
+    ReadoutSpec("coupled_pairs", ("P", "2"), "int32", needs_mutants=True, kinds=(),
+                description="with couplings: the residues i < j of each pair, the highest score first"),
     ReadoutSpec("letters", ("L", "A"), "int32", kinds=(),
                 description="of fewer amino acids: which one each row of the jacobian was set to"),
     ReadoutSpec("blocks", ("N", "W", "W"), kinds=("recovery",),

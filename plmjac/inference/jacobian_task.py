@@ -22,13 +22,24 @@ from plmjac.files import UsageError
 from plmjac.inference.forecast import jacobian_memory
 from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Answer
-from plmjac.jacobian import BLOCK_BYTES, Reduction, among_all, changes, representation_map
+from plmjac.jacobian import (
+    BLOCK_BYTES,
+    Reduction,
+    among_all,
+    changes,
+    num_pairs,
+    pairs_by_score,
+    representation_map,
+)
 from plmjac.models import LanguageModel, ModelSize
-from plmjac.readouts import READOUTS
+from plmjac.readouts import READOUTS, kept_for
 from plmjac.records import WorkItem
 from plmjac.store import SavedRows
 from plmjac.substitutions import Substitutions
 from plmjac.workplan import ManifestRow, forwards, work_items
+
+COUPLINGS_PER_RESIDUE = 2.0
+"""Pairs whose couplings are kept, times L, where nothing else is said."""
 
 SAVE_SECONDS = 1.0
 """A block that took longer is kept on disk until its protein is complete: writing one takes a tenth of that."""
@@ -44,6 +55,7 @@ def build(settings: PredictSettings, dataset: Dataset) -> "JacobianTask":
         settings.keep,
         heads_file=settings.heads,
         rows_per_chunk=settings.rows_per_chunk,
+        couplings_per_residue=settings.couplings_per_residue or COUPLINGS_PER_RESIDUE,
         saved=SavedRows(settings.store),
     )
 
@@ -80,6 +92,7 @@ class JacobianTask:
         *,
         heads_file: Path | None = None,
         rows_per_chunk: int | None = None,
+        couplings_per_residue: float = COUPLINGS_PER_RESIDUE,
         saved: SavedRows | None = None,
     ) -> None:
         """`heads_file` names the attention heads of `keep=attention`; `saved` keeps blocks that took long."""
@@ -88,8 +101,9 @@ class JacobianTask:
         self.heads_file = heads_file
         self.heads: tuple[Head, ...] | None = None
         self.rows_per_chunk = rows_per_chunk
+        self.couplings_per_residue = couplings_per_residue
         self.saved = saved
-        specs = [READOUTS[name] for name in sorted(self.keep)]
+        specs = kept_for(self.keep)
         self.of_wild_type = [spec for spec in specs if not spec.needs_mutants]
         self.of_blocks = [spec for spec in specs if spec.is_in_blocks]
         self.read = sorted({"logits", *(name for spec in specs for name in spec.reads)})
@@ -105,6 +119,7 @@ class JacobianTask:
             "rows_per_chunk": self.rows_per_chunk,
             "sign": "mutant - wild type",
             **heads,
+            **({"couplings_per_residue": self.couplings_per_residue} if "couplings" in self.keep else {}),
         }
 
     def check(self, model: LanguageModel) -> None:
@@ -134,8 +149,9 @@ class JacobianTask:
     def num_bytes(self, identifier: str, length: int, size: ModelSize) -> int:
         """Bytes of the arrays that are kept, before compression."""
         letters = self.substitutions.num_letters
-        sizes = {"L": length, "A": letters, "layers": size.num_layers, "heads": size.num_heads}
-        return sum(READOUTS[name].num_bytes(sizes) for name in self.keep)
+        pairs = num_pairs(length, self.couplings_per_residue)
+        sizes = {"L": length, "P": pairs, "A": letters, "layers": size.num_layers, "heads": size.num_heads}
+        return sum(spec.num_bytes(sizes) for spec in kept_for(self.keep))
 
     def memory(self, rows: list[ManifestRow], settings: PredictSettings, size: ModelSize) -> str:
         """Memory at the peak, tensor by tensor."""
@@ -226,7 +242,7 @@ class JacobianTask:
     def _reduce(self, item: WorkItem, protein: _Protein, rows: Tensor, strength: Tensor | None) -> dict[str, Tensor]:
         """Add a block to the maps that are kept; with the last, the maps."""
         length = len(item.sequence)
-        if "contacts" in self.keep:
+        if self.keep & {"contacts", "couplings"}:
             if protein.reduction is None:
                 is_whole = item.is_first and item.is_last and not self.substitutions.keeps_letters
                 number = NUM_AMINO_ACIDS if self.substitutions.keeps_letters else rows.shape[1]
@@ -242,7 +258,13 @@ class JacobianTask:
         self._protein = None
         maps = {}
         if protein.reduction is not None:
-            maps["contacts"] = protein.reduction.contact_map()
+            scores = protein.reduction.contact_map()
+            if "contacts" in self.keep:
+                maps["contacts"] = scores
+            if "couplings" in self.keep:
+                first, second = pairs_by_score(scores, self.couplings_per_residue)
+                maps["coupled_pairs"] = torch.stack([first, second], dim=1)
+                maps["couplings"] = protein.reduction.couplings(first, second)
         if protein.strength is not None:
             maps["representation"] = representation_map(protein.strength)
         return maps

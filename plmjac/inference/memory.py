@@ -53,14 +53,14 @@ def forecast(
         return row * number + size.of_logits(min(mutants_per_forward(length, max_tokens), number * letters), length)
 
     held, reduction = 0, row * ((length - 1) % rows + 1)
-    if "contacts" in keep:
+    if {"contacts", "couplings"} & set(keep):
         whole = ROW_BYTES * (NUM_AMINO_ACIDS if substitutions.keeps_letters else letters) * length**2
         in_place = rows >= length and not substitutions.keeps_letters
         held = 0 if in_place else whole
         reduction += 2 * min(BLOCK_BYTES, whole)
     # In float16: on a CPU as many as the queue holds and one at each of its two ends, on a GPU until it is copied.
     waiting = min(row * length, row * rows * (CAPACITY + 2 if kind == "cpu" else 2)) // 2
-    held += waiting if "jacobian" in keep else 0
+    held += waiting if "jacobian" in keep else waiting // 2 if "jacobian_int8" in keep else 0
     # It is held from the end of the first block on; the second may be the last, and smaller.
     later = held + max(computing(min(rows, length - rows)) if rows < length else 0, reduction)
     peak = size.weights + max(wild_type, computing(rows), later)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from plmjac import readouts
 from plmjac.config import Config, options, parse
@@ -114,6 +114,7 @@ class PredictSettings(Settings):
     max_tokens: PositiveInt | None
     threads: PositiveInt | None
     rows_per_chunk: PositiveInt | None
+    couplings_per_residue: PositiveFloat | None = None
 
     @field_validator("schedule", mode="plain")
     @classmethod
@@ -164,6 +165,10 @@ class PredictSettings(Settings):
             )
         if self.heads is not None and "attention" not in self.keep:
             raise ValueError(f"heads={self.heads} has no effect; add attention to keep")
+        if self.couplings_per_residue is not None and "couplings" not in self.keep:
+            raise ValueError("couplings_per_residue has no effect; add couplings to keep")
+        if "couplings" in self.keep and self.substitutions.name != "all":
+            raise ValueError("keep=couplings needs all 20 amino acids at each position; use substitutions=all")
         TASKS[self.schedule.name].check(self)
         return self
 

@@ -51,8 +51,9 @@ class StoredProtein:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The arrays there are: contacts, logits, jacobian, ..."""
-        return tuple(sorted(path.parent.name for path in self.folder.glob("*/zarr.json")))
+        """What there is to read: contacts, logits, jacobian, ...; `jacobian` also where it is kept as jacobian_int8."""
+        there = {path.parent.name for path in self.folder.glob("*/zarr.json")}
+        return tuple(sorted(there | ({"jacobian"} if "jacobian_int8" in there else set())))
 
     def __getattr__(self, name: str) -> Shaped[np.ndarray, "..."]:
         """Any readout by its name: `contacts`, `logits`, the raw `jacobian` as stored (float16), ..."""
@@ -89,24 +90,56 @@ class StoredProtein:
         return tuple(tuple(bounds) for bounds in read_group_document(self.folder / "zarr.json").get("left_out", []))
 
     def array(self, name: str) -> Shaped[np.ndarray, "..."]:
-        """Any array by name, whole. Raises StoreError if it was not kept, CorruptStoreError if it is not whole."""
+        """Any array by name, whole. Raises StoreError if it was not kept, CorruptStoreError if it is not whole.
+
+        A `jacobian` that is kept as jacobian_int8 comes in float32.
+        """
+        if name == "jacobian" and self._jacobian == "jacobian_int8":
+            return self._rows(slice(None))
         return self._read(name, slice(None))
+
+    @cached_property
+    def _jacobian(self) -> str:
+        """The array that holds the Jacobian."""
+        is_int8 = (self.folder / "jacobian_int8").exists() and not (self.folder / "jacobian").exists()
+        return "jacobian_int8" if is_int8 else "jacobian"
+
+    def _rows(self, rows: slice) -> Float[np.ndarray, "R A L 20"]:
+        """Rows of the raw Jacobian in float32, whichever way it is kept."""
+        values = self._read(self._jacobian, rows).astype(np.float32)
+        if self._jacobian == "jacobian_int8":
+            values *= self._read("jacobian_scale", rows).astype(np.float32)[:, None, :, None]
+        return values
 
     def couplings(self, i: int, j: int) -> Float[np.ndarray, "20 20"]:
         """The centred, symmetrised coupling of residues i and j (from 0), rows amino acid at i, columns at j.
 
-        Raises IndexError for a pair outside the protein, StoreError where not every amino acid was substituted.
+        From the Jacobian, or from the kept `couplings` of the best pairs. Raises IndexError for a pair outside the
+        protein, StoreError for one that was not kept, and where not every amino acid was substituted.
         """
         length = len(self)
         if not (0 <= i < length and 0 <= j < length):
             raise IndexError(f"{self.id}: the pair ({i}, {j}) is outside its {length} residues, counted from 0")
-        if (substituted := self._open("jacobian").shape[1]) != NUM_AMINO_ACIDS:
+        if "jacobian" not in self.names and "couplings" in self.names:
+            return self._kept_couplings(i, j)
+        if (substituted := self._open(self._jacobian).shape[1]) != NUM_AMINO_ACIDS:
             raise StoreError(
                 f"{self.id}: couplings need all 20 amino acids at each position; this store has {substituted}. "
                 "Run predict with substitutions=all"
             )
         both: Float[np.ndarray, "20 20"] = (self._centered_block(i, j) + self._centered_block(j, i).T) / 2
         return both
+
+    def _kept_couplings(self, i: int, j: int) -> Float[np.ndarray, "20 20"]:
+        pairs = self.array("coupled_pairs")
+        found = np.flatnonzero((pairs == (min(i, j), max(i, j))).all(axis=1))
+        if not len(found):
+            raise StoreError(
+                f"{self.id}: the couplings of ({i}, {j}) were not kept, only those of the best {len(pairs)} pairs "
+                "(coupled_pairs). Run predict with a larger couplings_per_residue, or with keep=[jacobian]"
+            )
+        block: Float[np.ndarray, "20 20"] = self._read("couplings", slice(None))[found[0]].astype(np.float32)
+        return block if i <= j else block.T
 
     def _centered_block(self, i: int, j: int) -> Float[np.ndarray, "20 20"]:
         row = self._centered_rows(slice(i, i + 1))[0]
@@ -115,7 +148,7 @@ class StoredProtein:
 
     def _centered_rows(self, rows: slice) -> Float[np.ndarray, "R A L 20"]:
         """Rows centred along a, j and b; the mean over i is one row for all and is subtracted last."""
-        values = self._read("jacobian", rows).astype(np.float32)
+        values = self._rows(rows)
         for axis in (1, 2, 3):
             if values.shape[axis] > 1:
                 values -= values.mean(axis=axis, keepdims=True)
@@ -123,7 +156,7 @@ class StoredProtein:
 
     @cached_property
     def _mean_row(self) -> Float[np.ndarray, "A L 20"]:
-        size = self._open("jacobian").chunks[0]
+        size = self._open(self._jacobian).chunks[0]
         total: Any = 0.0
         for start in range(0, len(self), size):
             total = total + self._centered_rows(slice(start, start + size)).sum(axis=0, dtype=np.float64)
