@@ -135,8 +135,11 @@ def _codes(values: Shaped[np.ndarray, " A"]) -> tuple[Int64[np.ndarray, " A"], S
 def _groups(table: AtomTable) -> Int64[np.ndarray, " A"]:
     """A number for each run of atoms with one residue number; a run in which a whole residue repeats is cut."""
     is_new = np.zeros(len(table), dtype=bool)
-    for values in (table.chain, table.number, table.insertion, table.ter, table.asym, table.label):
+    for values in (table.chain, table.number, table.insertion, table.ter, table.asym):
         is_new[1:] |= values[1:] != values[:-1]
+    # Biopython counts the alternatives of one residue on in label_seq_id.
+    are_alternatives = (table.altloc[1:] != "") & (table.altloc[:-1] != "") & (table.altloc[1:] != table.altloc[:-1])
+    is_new[1:] |= (table.label[1:] != table.label[:-1]) & ~are_alternatives
     group = np.cumsum(is_new)
     # Files without residue numbers, or without insertion codes: another C-alpha, elsewhere.
     alphas = np.flatnonzero((table.name == "CA") & np.isin(table.altloc, ("", "A", "1")))

@@ -340,6 +340,20 @@ def test_mmcif_as_biopython_writes_it(tmp_path: Path) -> None:
     is_whole(only(cif(tmp_path / "x.cif", rows)), sequence="M" + SEQUENCE[1:15] + "M" + SEQUENCE[16:])
 
 
+def test_alternatives_that_biopython_counts_as_residues(tmp_path: Path) -> None:
+    """Of a residue that is one of two its writer makes two with a label_seq_id each, and one author's number."""
+    place = 15
+    names, atoms = NAMES.copy(), ATOMS
+    names[place + 1 : place + 1] = ["TRP"]
+    atoms = np.insert(ATOMS, place + 1, ATOMS[place] + 0.02, axis=0)
+    rows = cif_rows(names, atoms, label_asym_id="A", label_entity_id="?", auth_asym_id="A", occupancy="0.50",
+                    label_seq_id=[str(number + 1) for number in range(33)],
+                    auth_seq_id=[str(number + 1 - (number > place)) for number in range(33)])  # fmt: skip
+    for row in rows:
+        row["label_alt_id"] = {"16": "A", "17": "B"}.get(row["label_seq_id"], ".")
+    is_whole(only(cif(tmp_path / "x.cif", rows)))
+
+
 @pytest.mark.parametrize("start", [1, 501])
 def test_two_polymers_under_one_author_chain(tmp_path: Path, start: int) -> None:
     both = [
