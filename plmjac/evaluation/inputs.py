@@ -53,7 +53,7 @@ def _of_folder(stores: Iterable[Store], structures: Path) -> dict[str, Any]:
     """The chains of a folder of structures; as complexes, joined as the store's are, where a store has some."""
     for store in stores:
         if (recorded := store.recorded.get("dataset", {})).get("name") == "complex":
-            kept = {key: recorded[key] for key in ("chains", "linker", "index_gap") if key in recorded}
+            kept: dict[str, Any] = {key: recorded[key] for key in ("chains", "linker", "index_gap") if key in recorded}
             return {"name": "complex", "path": str(structures), **kept}
     return {"name": "pdb", "path": str(structures)}
 
