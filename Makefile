@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_MODEL := $(if $(wildcard plmjac/models/tiny.safetensors),tiny,debug)
 ifeq ($(DEMO_MODEL),tiny)
-DEMO_NOTE := the bundled model, which knows the families of the first eight domains: see docs/tiny.md
+DEMO_NOTE := the bundled model, which knows the families of these ten domains and no others: see docs/tiny.md
 else
 DEMO_NOTE := random weights, the maps mean nothing
 endif
@@ -17,10 +17,10 @@ RECOVERY := $(if $(STRUCTURES),pdb,demo)
 # Windows small enough for domains of 50 to 150 residues; the paper's are for chains of 200 and more.
 RECOVERY_KEYS := +experiment=single_segment model=$(DEMO_MODEL) segments.size=12 segments.margin=3 segments.threshold=2
 
-.PHONY: help install demo recovery test test-faults test-slurm lint types format wheel clean bench
+.PHONY: help install demo recovery reproduce-tiny test test-quick test-weights test-faults test-slurm lint types format wheel clean bench gpu
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## Make .venv with plmjac and everything its tests need
 
@@ -41,22 +41,36 @@ recovery: install ## Contact recovery under masking, three schedules: curves in 
 	$(BIN)/python -m plmjac.predict -m +dataset=$(RECOVERY) $(if $(STRUCTURES),dataset.path=$(STRUCTURES)) $(RECOVERY_KEYS) \
 		schedule=flanking,random 'store=demo/$(RECOVERY)_$${schedule.name}.zarr'
 	$(BIN)/python -m plmjac.predict +dataset=$(RECOVERY) $(if $(STRUCTURES),dataset.path=$(STRUCTURES)) $(RECOVERY_KEYS) \
-		schedule=random_avoiding_30 schedule.distance=10 store=demo/$(RECOVERY)_random_avoiding_10.zarr
+		schedule=random_avoiding schedule.distance=10 store=demo/$(RECOVERY)_random_avoiding_10.zarr
 	$(BIN)/python -m plmjac.evaluate +evaluation=contact_recovery out=demo/recovery_$(RECOVERY) \
 		store=[demo/$(RECOVERY)_flanking.zarr,demo/$(RECOVERY)_random.zarr,demo/$(RECOVERY)_random_avoiding_10.zarr]
+
+reproduce-tiny: install ## The paper's analyses on five domains with the bundled model: demo/paper/reproduction.md
+	PYTHON=$(BIN)/python OUT=demo/paper scripts/reproduce_paper.sh tiny
 
 test: install ## Run every test
 	$(BIN)/python -m pytest $(ARGS)
 
+test-quick: install ## The tests that take seconds (under 2 minutes in all), while working on the code
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-weights: install ## Fetch AntiBERTy's weights (100 MB) and the published esm2_8m (30 MB), and test with them
+	test -d weights/antiberty || $(BIN)/python scripts/antiberty.py weights/antiberty
+	PLMJAC_TEST_WEIGHTS=1 $(BIN)/python -m pytest -m weights $(ARGS)
+
 test-faults: install ## Kill, fail and crowd a run in every way we know; prints the table (15 minutes)
 	$(BIN)/python tests/faults/table.py $(ARGS)
-	$(BIN)/python -m pytest tests/faults -m slow $(ARGS)
+	PLMJAC_TEST_FAULTS=1 $(BIN)/python -m pytest tests/faults/test_soak.py -rs
 
 test-slurm: install ## The sbatch scripts under a real SLURM of one node (needs slurm-wlm and munge; 5 minutes)
 	PLMJAC_TEST_SLURM=1 $(BIN)/python -m pytest tests/slurm -rs $(ARGS)
 
 bench: install ## Authors' loop, transformers, plain and fast side by side (12 minutes; writes benchmark/)
 	$(BIN)/python scripts/benchmark.py --precision-table $(ARGS)
+
+# On the machine's own Python where there is no .venv: a GPU machine may have PyTorch and no network.
+gpu: ## What only a GPU can show, in four minutes (ARGS="--wheels FOLDER": see scripts/gpu_check.py); writes benchmark/
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/gpu_check.py $(ARGS)
 
 lint: install ## Style, formatting and the direction of imports
 	$(BIN)/ruff check plmjac scripts tests

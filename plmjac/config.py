@@ -5,6 +5,7 @@ are the schema. A wrong key or value ends with exit code 2 and a sentence that n
 """
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -60,7 +61,15 @@ def run(config_name: str, job: Callable[[Config], int], added_groups: Iterable[s
     """
     _set_up_logging()
     add_registered_models()
-    sys.argv[1:] = [_with_plus(argument, added_groups) for argument in sys.argv[1:]]
+    try:
+        os.getcwd()
+        sys.argv[1:] = [_with_plus(argument, added_groups) for argument in sys.argv[1:]]
+    except OSError as error:
+        log.error("error: the current folder is gone or cannot be read (%s); change to another", error.strerror)
+        return USAGE
+    except RuntimeError as error:
+        log.error("error: %s", _homeless(error))
+        return USAGE
     if not any(argument.startswith("-") for argument in sys.argv[1:]):
         try:
             with initialize_config_dir(str(config_dir()), version_base="1.3"):
@@ -80,6 +89,9 @@ def run(config_name: str, job: Callable[[Config], int], added_groups: Iterable[s
     main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(one_job)
     try:
         main()
+    except OSError as error:  # of Hydra, which makes a folder for a multirun; those of jobs are kept above
+        log.error("error: %s cannot be written (%s); run it in another folder", error.filename, error.strerror)
+        return USAGE
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -106,6 +118,16 @@ def _guarded(job: Callable[[Config], int], config: DictConfig) -> int:
     except (UsageError, OmegaConfBaseException) as error:
         log.error("error: %s", _explain(error, None))
         return USAGE
+    except RuntimeError as error:
+        log.error("error: %s", _homeless(error))
+        return USAGE
+
+
+def _homeless(error: RuntimeError) -> str:
+    """The sentence for a path that begins with ~ where there is no home folder; any other error is raised again."""
+    if "home directory" not in str(error):
+        raise error
+    return "there is no home folder here that ~ could stand for; write the path in full, or set HOME"
 
 
 def _with_plus(argument: str, groups: Iterable[str]) -> str:

@@ -6,11 +6,13 @@ mean" serve all of plmjac.
 
 import difflib
 import hashlib
+import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 log = logging.getLogger(__name__)
@@ -18,7 +20,7 @@ log = logging.getLogger(__name__)
 RETRIED_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 TEMPORARY = ".tmp-"
-"""How the names of files that are being written begin; they end as they will be called."""
+"""Prefix of the names of unfinished files; the rest is the name to come."""
 
 
 class UsageError(ValueError):
@@ -90,6 +92,27 @@ def cache_folder(*parts: str) -> Path:
             "there is no home folder to keep files in; set the environment variable PLMJAC_CACHE to a folder that can "
             "be written"
         ) from None
+
+
+def remembered(name: str) -> dict[str, Any]:
+    """The JSON object of this name in the cache folder; empty where there is none or it cannot be read."""
+    try:
+        known = json.loads(cache_folder(name).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def remember(name: str, known: Mapping[str, Any]) -> bool:
+    """Keep a JSON object in the cache folder for later runs; False where that cannot be, with a line of the log."""
+    try:
+        path = cache_folder(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(known, indent=1, sort_keys=True).encode())
+    except (OSError, UsageError) as error:
+        log.info("%s cannot be kept (%s) and will be measured again", name, error)
+        return False
+    return True
 
 
 def download(

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
@@ -58,6 +59,9 @@ class Interrupted(BaseException):
     """Raised in the main thread by one of SIGNALS; no `except Exception` may swallow it."""
 
 
+LAST_ACTS: list[Callable[[], None]] = []
+"""What is done before the process is ended from here, quick and without locks: notes of what is under way go."""
+
 _wakeup: list[socket.socket] = []
 """The end of the socket pair that C code writes to; held here so that it stays open."""
 
@@ -95,7 +99,14 @@ def _handle(number: int, _frame: FrameType | None) -> None:
 
 
 def _at_once(_number: int, _frame: FrameType | None) -> None:
-    os._exit(INTERRUPTED)
+    _exit(INTERRUPTED)
+
+
+def _exit(code: int) -> NoReturn:
+    for act in LAST_ACTS:
+        with contextlib.suppress(Exception):
+            act()
+    os._exit(code)
 
 
 def _watch() -> None:
@@ -113,7 +124,7 @@ def _end_after_grace(told: socket.socket) -> None:
             pass
     if number:
         time.sleep(GRACE_SECONDS)
-        os._exit(INTERRUPTED)
+        _exit(INTERRUPTED)
 
 
 def failed_by_the_system(error: OSError) -> tuple[int, str]:
@@ -132,7 +143,7 @@ def end_with_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        os._exit(INTERRUPTED)
+        _exit(INTERRUPTED)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -142,4 +153,4 @@ def end(message: str, code: int = INTERRUPTED) -> NoReturn:
     with contextlib.suppress(OSError, ValueError):  # nobody may be left to read it
         sys.stdout.flush()
         print(f"\n{message}", file=sys.stderr, flush=True)
-    os._exit(code)
+    _exit(code)

@@ -17,7 +17,7 @@ from torch import Tensor
 from plmjac.alphabet import NUM_AMINO_ACIDS
 
 Logits = Callable[[Int64[Tensor, "B L"]], Float[Tensor, "B L 20"]]
-"""What the method needs of a model: tokens in, logits of the 20 amino acids at every position out."""
+"""A model as the method needs it: tokens in, logits of the 20 amino acids at every position out."""
 
 Read = Callable[[Int64[Tensor, "B L"]], Mapping[str, Tensor]]
 """The same for several readouts of one forward: `logits` (B, L, 20), `representation` (B, L, D)."""
@@ -54,7 +54,7 @@ def mutants(
 
 
 def mutants_per_forward(length: int, max_tokens: int) -> int:
-    """How many mutants of one protein share a forward: `max_tokens` over L + 2 (BOS and EOS), at least one."""
+    """The number of mutants of one protein in a forward: `max_tokens` over L + 2 (BOS and EOS), at least one."""
     return max(1, max_tokens // (length + 2))
 
 
@@ -91,7 +91,7 @@ def changes(
     max_tokens: int,
     on_forward: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Tensor]:
-    """What the substitutions at start <= i < stop change, for every readout in `wild_type`, from the same forwards.
+    """The changes by the substitutions at start <= i < stop, of every readout in `wild_type`, from the same forwards.
 
     `logits` (R, A, L, 20) is the block of rows of the Jacobian, `representation` (R, A, L) the norm over the channels
     of the change of the hidden state, which itself is never kept. float32; the wild-type substitution is zero.
@@ -242,7 +242,7 @@ class Reduction:
         return corrected(self.norms())
 
     def norms(self) -> Float[Tensor, "L L"]:
-        """How strongly each pair is coupled, symmetric and not yet corrected, the diagonal included."""
+        """The coupling strength of each pair, symmetric and not yet corrected, the diagonal included."""
         centered, length = self.buffer, len(self.buffer)
         mean = self.total / length if length > 1 else torch.zeros_like(self.total)
         if centered.shape[1] != centered.shape[3]:

@@ -111,7 +111,7 @@ for _spec in (
     ReadoutSpec("attention", ("L", "L"), is_map=True, reads=("attention",), make="plmjac.attention:attention_map",
                 description="mean contact map of the attention heads that `heads` names"),
     ReadoutSpec("attention_heads", ("layers", "heads", "L", "L"), "float16", ("1", "heads", "L", "L"),
-                reads=("attention",), make="plmjac.attention:attention_scores",
+                reads=("attention",), make="plmjac.inference.jacobian_task:every_head",
                 description="the contact map of every attention head"),
     ReadoutSpec("representation", ("L", "L"), needs_mutants=True, is_map=True, reads=("representation",),
                 description="contact map of the changes of the hidden state"),

@@ -1,7 +1,7 @@
 """The frozen records that travel through plmjac, each checking its own shape when it is made.
 
-A dataset yields `Protein`s and `Rejected`s; the plan turns proteins into `WorkItem`s; the model side answers each with
-a `JacobianChunk` or a `Failure`. Nothing here computes, reads or writes.
+A dataset yields `Protein`s and `Rejected`s; the plan turns proteins into `WorkItem`s; a task computes each, or it ends
+in a `Failure`. Nothing here computes, reads or writes, and no torch is imported.
 """
 
 import unicodedata
@@ -17,7 +17,7 @@ Atom = Literal["cb", "ca"]
 
 @dataclass(frozen=True)
 class Contacts:
-    """What a structure says about pairs: which residues touch, and for which residues that is known.
+    """The contacts of a structure: which residues touch, and for which residues that is known.
 
     A pair counts only where both residues are resolved; the diagonal is never a contact.
     """
@@ -109,7 +109,7 @@ class ContactList:
 
 @dataclass(frozen=True)
 class Chains:
-    """How the chains of a complex lie in one sequence: half-open spans in order; what lies between two is a linker.
+    """The chains of a complex in one sequence: half-open spans in order; residues between two are a linker.
 
     The model is told that each chain after the first begins `index_gap` residues further on than it stands. As text:
     "0:120 145:265 +200", the last word where there is a gap. Raises ValueError for spans that overlap or are empty.
@@ -131,7 +131,7 @@ class Chains:
 
     @classmethod
     def parse(cls, text: str) -> "Chains | None":
-        """What `str` wrote; None for an empty text, which stands for a single chain."""
+        """The inverse of `str`; None for an empty text, which stands for a single chain."""
         words = text.split()
         gap = int(words.pop()[1:]) if words and words[-1].startswith("+") else 0
         spans = [word.split(":") for word in words]
@@ -146,7 +146,7 @@ class Chains:
 
     @property
     def breaks(self) -> tuple[int, ...]:
-        """Where the second chain and those after it start, as indices into the sequence, counted from 0."""
+        """The first residues of the second chain and those after it, as indices into the sequence, from 0."""
         return tuple(start for start, _ in self.spans[1:])
 
     @property
@@ -268,7 +268,7 @@ class Segment:
 
     @property
     def is_diagonal(self) -> bool:
-        """Whether it is one window, its block on the diagonal of the contact map."""
+        """True for a single window, whose block is on the diagonal of the contact map."""
         return self.start1 == self.start2
 
     @property
@@ -292,34 +292,23 @@ class WorkItem:
     stop: int
     cost: float = 0.0
     chains: Chains | None = None
+    id: str = ""
+    """The id of the record; the key where nothing else is said."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "id", self.id or self.key)
         if not 0 <= self.start < self.stop <= len(self.sequence):
             raise ValueError(f"{self.key}: rows {self.start}:{self.stop} of {len(self.sequence)} residues")
 
     @property
     def is_first(self) -> bool:
-        """Whether this block opens its protein (and carries the wild-type readouts)."""
+        """True for the first item of its protein."""
         return self.start == 0
 
     @property
     def is_last(self) -> bool:
-        """Whether the protein is complete with this block."""
+        """True for the item that completes its protein."""
         return self.stop == len(self.sequence)
-
-
-@dataclass(frozen=True, eq=False)
-class Recovery:
-    """The answer to a `WorkItem` that is a whole protein: how much of each segment's contacts every context showed.
-
-    `arrays` by their names in the store (docs/format.md); `outcomes` says why the steps of each segment end, `left_out`
-    names the chosen segments that have no room for a step.
-    """
-
-    item: WorkItem
-    arrays: dict[str, np.ndarray]
-    outcomes: tuple[str, ...]
-    left_out: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What recovery curves say: how much is recovered after how many residues, where it jumps, how little is enough.
+"""Recovery curves: the part of the contacts recovered by number of residues, jumps, and the smallest segment.
 
 A curve is the recovery R of one segment's contacts at growing steps of a schedule; R = sum(P0 Pm) / sum(P0 P0) over the
 segment's block, P0 the contact map of the full sequence and Pm of the masked one. Definitions are those of Zhang et al.
@@ -34,7 +34,7 @@ class JumpRule:
 
 @dataclass(frozen=True)
 class CurveClass:
-    """What one curve does. `jump` and `stable_jump` are indices into the curve: the first jump of each kind, or None.
+    """The class of a curve. `jump` and `stable_jump` are indices into the curve: the first jump of each kind, or None.
 
     Only a recoverable curve (`highest` above the threshold somewhere) has jumps.
     """
@@ -72,7 +72,7 @@ def jumps(recovery: Float[np.ndarray, " F"], rule: JumpRule = JumpRule()) -> lis
 
 
 def is_stable(recovery: Float[np.ndarray, " F"], index: int, rule: JumpRule = JumpRule()) -> bool:
-    """Whether the height reached at `index` is kept; a curve that ends inside the window is judged by what there is."""
+    """True where the height reached at `index` is kept; a curve that ends inside the window is judged up to its end."""
     values = recovery[index : index + rule.window].astype(np.float64)
     return int((values < values[0] - rule.drop).sum()) <= rule.exceptions
 
@@ -104,7 +104,7 @@ class Counts:
 
 
 def resamples(proteins: Sequence[str], draws: int, seed: int) -> Float[np.ndarray, "B P"]:
-    """How often each protein comes in each of `draws` bootstrap resamples of them.
+    """The count of each protein in each of `draws` bootstrap resamples of them.
 
     Proteins and not segments are drawn: segments of one protein are not independent. The generator is keyed by the seed
     and the proteins' names, so that curves over the same proteins are resampled alike, whatever else is computed.

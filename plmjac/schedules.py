@@ -1,4 +1,4 @@
-"""Which residues a masked protein shows: a segment of it, and more with every step (Zhang et al. 2024, docs/method.md).
+"""Masks of a protein: a segment of it is visible, more residues with every step (Zhang et al. 2024, docs/method.md).
 
 A schedule is a settings object that answers two questions of a segment: which steps are there, and which residues are
 visible at one of them. Step f stands for f residues a side, 2 f in all. Pure: the same mask on any rank, in any batch.
@@ -6,7 +6,7 @@ It gives up generality: a schedule knows the segment and the length, not the seq
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
@@ -22,16 +22,20 @@ Direction = Literal["outward", "inward", "both", "left", "right"]
 
 @runtime_checkable
 class Schedule(Protocol):
-    """What masks are made of."""
+    """The steps of a segment, and the visible residues at each."""
 
     @property
     def name(self) -> str:
-        """What the configuration calls it."""
+        """Its name in the configuration."""
         ...
 
     @property
     def repeats(self) -> int:
         """Draws of every step."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """The keys that determine the masks, for the store."""
         ...
 
     def steps(self, segment: Segment, length: int) -> tuple[range, str]:
@@ -44,12 +48,16 @@ class Schedule(Protocol):
 
 
 class _Stepping(BaseModel):
-    """What every schedule can be told: every `stride`-th step, up to `max_step`."""
+    """The keys that every schedule has: every `stride`-th step, up to `max_step`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     stride: PositiveInt
     max_step: NonNegativeInt | None
+
+    def identity(self) -> dict[str, Any]:
+        """Every key, for the store: all of them determine the masks."""
+        return self.model_dump()
 
     def _cut(self, number: int, end: str) -> tuple[range, str]:
         """The steps 0 <= f < number that were asked for."""
@@ -121,10 +129,15 @@ class Random(_Random):
 
 
 class RandomAvoiding(_Random):
-    """Residues drawn from those more than `distance` away from the segment; it ends where fewer than 2 f are left."""
+    """Residues drawn from those more than `distance` (30 in the paper) away from the segment; it ends where fewer than
+    2 f are left."""
 
-    name: Literal["random_avoiding_30"]
+    name: Literal["random_avoiding", "random_avoiding_30"]
     distance: NonNegativeInt
+
+    def identity(self) -> dict[str, Any]:
+        """Its keys under the name that stores have known it by since there were any, so that they go on."""
+        return {**self.model_dump(), "name": "random_avoiding_30"}
 
     def _distance(self) -> int:
         return self.distance
@@ -165,12 +178,12 @@ def contexts(schedule: Schedule, segments: list[Segment], *, length: int, key: K
 
 
 def is_usable(schedule: Schedule, segment: Segment, length: int) -> bool:
-    """Whether a segment lies within the protein and has a step at all; listed segments need not."""
+    """True for a segment that lies within the protein and has a step at all; listed segments need not."""
     return segment.start1 >= 0 and segment.stop2 <= length and len(schedule.steps(segment, length)[0]) > 0
 
 
 def _room(segment: Segment, length: int) -> tuple[int, int]:
-    """How many steps there are to the left and to the right, counted as the authors count them.
+    """The numbers of steps to the left and to the right, counted as the authors count them.
 
     One residue before the first is never shown; after a pair's second window two are not, after a single window none.
     """
@@ -187,6 +200,6 @@ def _near(segment: Segment, length: int, distance: int) -> Bool[np.ndarray, " L"
 
 
 def num_contexts(schedule: Schedule, segments: list[Segment], length: int) -> int:
-    """How many contexts `contexts` would give, for those of the segments that are usable."""
+    """The number of contexts that `contexts` gives for the usable ones among the segments."""
     usable = [segment for segment in segments if is_usable(schedule, segment, length)]
     return schedule.repeats * sum(len(schedule.steps(segment, length)[0]) for segment in usable)

@@ -1,4 +1,4 @@
-"""Which contacts of a protein are masked and watched: single windows, pairs of windows, or those of a list.
+"""Segments of a protein whose contacts are watched: single windows, pairs of windows, or those of a list.
 
 Each way of choosing is a settings object with the paper's thresholds as keys (Zhang et al. 2024; docs/method.md). What
 it chooses from is the contact map of the full sequence, P0, and for pairs the secondary structure. Pure: files are read
@@ -21,8 +21,8 @@ ListKind = Literal["single", "pairs", "close_pairs"]
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
-    """What is known of a protein when its segments are chosen; each choice uses one or two of these."""
+class Evidence:
+    """The grounds for choosing segments of one protein; each way of choosing uses one or two of them."""
 
     length: int
     contacts: Float[np.ndarray, "L L"] | None = None
@@ -31,23 +31,23 @@ class Known:
 
 
 @runtime_checkable
-class Choice(Protocol):
+class SegmentChoice(Protocol):
     """A way of choosing segments."""
 
     @property
     def name(self) -> str:
-        """What the configuration calls it."""
+        """Its name in the configuration."""
         ...
 
     def possible(self, length: int, listed: Any) -> list[Segment]:
-        """Segments that any protein of this length could have, as many as one may be given; for forecasts."""
+        """Upper bound on the segments of a protein of this length (for forecasts)."""
         ...
 
-    def choose(self, known: Known, key: Key) -> list[Segment]:
+    def choose(self, evidence: Evidence, key: Key) -> list[Segment]:
         """The segments of one protein in order; none where nothing in it is as asked for.
 
         `key` is (seed, protein), what random draws hang on. Raises ValueError where something that is needed is not
-        known.
+        evidence.
         """
         ...
 
@@ -69,10 +69,10 @@ class Single(_Choice):
         """The windows in the middle of the protein, which have room for the most steps."""
         return _central([diagonal(int(start), self.size) for start in self._starts(length)], self.per_protein, length)
 
-    def choose(self, known: Known, key: Key) -> list[Segment]:
+    def choose(self, evidence: Evidence, key: Key) -> list[Segment]:
         """Windows with more than `margin` residues on each side, drawn at random."""
-        starts = self._starts(known.length)
-        sums = _block_sums(_contacts(known), self.size)
+        starts = self._starts(evidence.length)
+        sums = _block_sums(_contacts(evidence), self.size)
         chosen = _some(starts[sums[starts, starts] > self.threshold], self.per_protein, key)
         return [diagonal(start, self.size) for start in chosen.tolist()]
 
@@ -106,15 +106,15 @@ class Pairs(_Choice):
         pairs = [pair_around(center, center + apart, self.size) for center in range(first, last + 1)]
         return _central(pairs, self.per_protein, length)
 
-    def choose(self, known: Known, key: Key) -> list[Segment]:
+    def choose(self, evidence: Evidence, key: Key) -> list[Segment]:
         """Pairs with more than `margin` residues outside them, drawn at random."""
-        if known.secondary_structure is None:
+        if evidence.secondary_structure is None:
             raise ValueError(
                 "segments=pairs needs its secondary structure: use a dataset with backbone coordinates (pdb), or "
                 "segments.secondary_structure=FILE.json with a string of H, E and - for each protein"
             )
-        pairs = self.candidates(known.secondary_structure, known.length)
-        contacts = _contacts(known)
+        pairs = self.candidates(evidence.secondary_structure, evidence.length)
+        contacts = _contacts(evidence)
         touching = [pair for pair in pairs if _block_sum(contacts, pair) > self.threshold]
         picked = _some(np.arange(len(touching), dtype=np.int64), self.per_protein, key)
         return [touching[number] for number in picked.tolist()]
@@ -160,10 +160,10 @@ class ClosePairs(_Choice):
     def _starts(self, length: int) -> Int64[np.ndarray, " N"]:
         return np.arange(self.margin + 1, length - 2 * self.size - self.gap - 1 - self.margin, dtype=np.int64)
 
-    def choose(self, known: Known, key: Key) -> list[Segment]:
+    def choose(self, evidence: Evidence, key: Key) -> list[Segment]:
         """Pairs with more than `margin` residues outside them, far from one another."""
-        starts = self._starts(known.length)
-        sums = _block_sums(_contacts(known), self.size)
+        starts = self._starts(evidence.length)
+        sums = _block_sums(_contacts(evidence), self.size)
         touching = starts[sums[starts, starts + self.size + self.gap] > self.threshold]
         return [close_pair(start, self.size, self.gap) for start in _spread(touching, self.per_protein, key).tolist()]
 
@@ -184,12 +184,12 @@ class Listed(_Choice):
         return self
 
     def possible(self, length: int, listed: Any) -> list[Segment]:
-        """What the list says of a protein, exactly."""
+        """The segments in the list for a protein, exactly."""
         return self._segments(listed)
 
-    def choose(self, known: Known, key: Key) -> list[Segment]:
-        """What the list says of this protein, in its order; none where it says nothing."""
-        return self._segments(known.listed)
+    def choose(self, evidence: Evidence, key: Key) -> list[Segment]:
+        """The segments in the list for this protein, in its order; none where it is not listed."""
+        return self._segments(evidence.listed)
 
     def _segments(self, listed: Any) -> list[Segment]:
         make = self._maker()
@@ -216,7 +216,7 @@ class Listed(_Choice):
         return makers[self.kind]
 
 
-AnyChoice = Single | Pairs | ClosePairs | Listed
+AnySegments = Single | Pairs | ClosePairs | Listed
 """The ways of choosing segments, told apart by `name`."""
 
 
@@ -256,10 +256,10 @@ def _central(segments: list[Segment], number: int | None, length: int) -> list[S
     return sorted(segments, key=lambda segment: abs(segment.start1 + segment.stop2 - length))[:number]
 
 
-def _contacts(known: Known) -> Float64[np.ndarray, "L L"]:
-    if known.contacts is None:
+def _contacts(evidence: Evidence) -> Float64[np.ndarray, "L L"]:
+    if evidence.contacts is None:
         raise ValueError("segments are chosen by the contact head, which this model does not have; use segments=list")
-    return known.contacts.astype(np.float64)
+    return evidence.contacts.astype(np.float64)
 
 
 def _block_sums(contacts: Float64[np.ndarray, "L L"], size: int) -> Float64[np.ndarray, "P P"]:

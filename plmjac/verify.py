@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from plmjac.config import DONE, Config, UsageError, parse, run
+from plmjac.config import DONE, Config, parse, run
 
 if TYPE_CHECKING:
     from plmjac.store import Damage, JacobianStore
@@ -31,7 +31,7 @@ class VerifyConfig(BaseModel):
 def verify(config: Config) -> int:
     """Check a store, say what is damaged and how to mend it, or mend it, and return the exit code."""
     settings = parse(VerifyConfig, config)
-    from plmjac.store import CorruptStoreError, StoreError, lock, open_store, repair
+    from plmjac.store import CorruptStoreError, lock, open_store, repair  # Zarr, Arrow and torch: not for --help
 
     guard = None
     try:
@@ -52,8 +52,6 @@ def verify(config: Config) -> int:
     except CorruptStoreError as error:
         print(f"damaged: {error}")
         return DAMAGED
-    except StoreError as error:
-        raise UsageError(str(error)) from error
     finally:
         if guard is not None:
             guard.release()

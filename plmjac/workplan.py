@@ -1,4 +1,4 @@
-"""What is to be computed: from input records to manifest rows, from rows to work items, and each rank's share.
+"""The plan of a run: from input records to manifest rows, from rows to work items, and each rank's share.
 
 Pure: no model, no file, no framework and no clock, so resume, sharding and "every row exactly once" are tested in
 milliseconds. The unit of sharding is the protein (one writer per protein); its items stay together and in order.
@@ -45,7 +45,7 @@ class ManifestRow:
 
     @property
     def input(self) -> tuple[str, str]:
-        """What the model is given: the same sequence in other chains, or with another index gap, is another input."""
+        """The model's input: the same sequence in other chains, or with another index gap, is another one."""
         return self.sequence, self.chains
 
 
@@ -88,6 +88,7 @@ def manifest(
     records: Iterable[Protein | Rejected | Filtered],
     *,
     max_length: int | None = None,
+    model_length: int | None = None,
     cost: Callable[[Protein], float] = lambda protein: float(forwards(len(protein)) * len(protein)),
     stored: Iterable[Stored] = (),
 ) -> list[ManifestRow]:
@@ -95,8 +96,8 @@ def manifest(
 
     Identical sequences (of the same chains) are computed once, under the key of the first, or not at all where one in
     `stored` has the sequence. An id that comes again with the same sequence is an alias under a numbered key; an id
-    that stands for another sequence, in the input or in the store, is a failure. `cost` gives the work of one
-    protein.
+    that stands for another sequence, in the input or in the store, is a failure. `model_length` is the longest protein
+    that the model takes. `cost` gives the work of one protein.
     """
     there = {protein.id: protein for protein in stored}
     key_with = {protein.input: protein.alias_of or protein.key for protein in there.values()}
@@ -105,7 +106,7 @@ def manifest(
     first: dict[str, ManifestRow] = {}
     rows: list[ManifestRow] = []
     for record in records:
-        row, known = _row(record, max_length, cost), there.get(record.id)
+        row, known = _row(record, max_length, model_length, cost), there.get(record.id)
         if row.status == "pending":
             row = _refuse_other_sequence(row, first.setdefault(row.id, row), known)
         if row.status == "pending" and known is not None and known is there.pop(row.id, None):
@@ -149,7 +150,7 @@ def work_items(row: ManifestRow, rows_per_chunk: int | None = None, letters: int
     size = rows_per_chunk or rows_per_chunk_for(row.length, letters)
     chains = Chains.parse(row.chains)
     return [
-        WorkItem(row.key, row.sequence, start, stop, row.cost * (stop - start) / row.length, chains)
+        WorkItem(row.key, row.sequence, start, stop, row.cost * (stop - start) / row.length, chains, row.id)
         for start in range(0, row.length, size)
         for stop in [min(start + size, row.length)]
     ]
@@ -212,7 +213,10 @@ class Shard:
 
 
 def _row(
-    record: Protein | Rejected | Filtered, max_length: int | None, cost: Callable[[Protein], float]
+    record: Protein | Rejected | Filtered,
+    max_length: int | None,
+    model_length: int | None,
+    cost: Callable[[Protein], float],
 ) -> ManifestRow:
     if isinstance(record, Rejected):
         return ManifestRow(record.id, "", 0, "", status="failed", reason=record.reason, source=record.source)
@@ -228,6 +232,9 @@ def _row(
     )  # fmt: skip
     if max_length is not None and length > max_length:
         reason = f"length {length} is over max_length={max_length}; raise it (max_length=null for no limit)"
+        return replace(row, status="skipped", reason=reason)
+    if model_length is not None and length > model_length:
+        reason = f"length {length} is over the {model_length} residues that the model has positions for"
         return replace(row, status="skipped", reason=reason)
     return replace(row, cost=cost(record))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from plmjac.models import Architecture
 from plmjac.models.debug import random_tensors
 from plmjac.models.esm2 import Esm2
+from plmjac.models.layouts import CONTACT_HEAD, expected_shapes, optional_shapes
 
 ARCHITECTURES = {
     "debug": Architecture(2, 32, 4),
@@ -28,14 +29,27 @@ _INSIDE = {
 }  # fmt: skip
 
 
-def trained_like(architecture: Architecture) -> dict[str, Tensor]:
-    """Random weights under which logits spread over a few units at any width, as a trained ESM-2's do."""
-    tensors = random_tensors(architecture, 1)
-    tensors["embed_tokens.weight"] *= (32 / max(32, architecture.width)) ** 0.5
-    for name, tensor in tensors.items():
-        if tensor.ndim == 2 and architecture.width > 100 and name.startswith("layers"):
-            tensor *= 0.5
-    return tensors
+def trained_like(architecture: Architecture, device: str = "cpu") -> dict[str, Tensor]:
+    """Random weights under which logits spread over a few units at any width, as a trained ESM-2's do.
+
+    Drawn on the device: 651 M numbers take a GPU no time.
+    """
+    shapes = expected_shapes(architecture)
+    shapes |= {name: optional_shapes(architecture)[name] for name in CONTACT_HEAD}
+    generator = torch.Generator(device=device).manual_seed(1)
+    drawn = {}
+    for name, shape in shapes.items():
+        noise = torch.randn(shape, generator=generator, device=device)
+        if name.endswith("layer_norm.weight") or name == "emb_layer_norm_after.weight":
+            drawn[name] = 1 + 0.1 * noise
+        elif name.endswith("bias"):
+            drawn[name] = 0.1 * noise
+        elif name == "embed_tokens.weight":
+            drawn[name] = noise * (32 / max(32, architecture.width)) ** 0.5
+        else:
+            twice = not (architecture.width > 100 and name.startswith("layers"))
+            drawn[name] = noise * ((2 if twice else 1) / shape[-1] ** 0.5)
+    return drawn
 
 
 def untrained(architecture: Architecture) -> dict[str, Tensor]:
@@ -80,9 +94,12 @@ def authors_map(jacobian: np.ndarray) -> np.ndarray:
 
 
 def transformers_logits(
-    architecture: Architecture, tensors: dict[str, Tensor], device: str, precision: str
+    architecture: Architecture, tensors: dict[str, Tensor], device: str, precision: str, *, compiled: bool = False
 ) -> Callable[[Tensor], Tensor]:
-    """EsmForMaskedLM with sdpa and these weights, as our loop calls a model: tokens (B, L) to logits (B, L, 20)."""
+    """EsmForMaskedLM with sdpa and these weights, as our loop calls a model: tokens (B, L) to logits (B, L, 20).
+
+    `compiled`: each of its layers by torch.compile, which one compilation serves; the whole of it takes a minute.
+    """
     import transformers
 
     new_config: Any = transformers.EsmConfig
@@ -100,6 +117,8 @@ def transformers_logits(
     missing, unexpected = module.load_state_dict(state, strict=False)
     assert not unexpected and all("inv_freq" in name or name == "lm_head.decoder.bias" for name in missing), missing
     module.to(device, torch.float64 if precision == "fp64" else torch.float32)
+    for layer in module.esm.encoder.layer if compiled else ():
+        layer.compile()
 
     def logits(tokens: Tensor) -> Tensor:
         ids = torch.nn.functional.pad(tokens + 4, (1, 1))

@@ -26,9 +26,9 @@ def precision_rows(device: str, *, quick: bool) -> list[dict[str, Any]]:
         rows += _compare(f"tiny, {name}", models, tokens.to(device), contacts)
     if quick:
         return rows
-    for size, length in (("8m", 32),) if device == "cpu" else (("8m", 256), ("150m", 256), ("650m", 256)):
+    for size, length in (("8m", 32),) if device == "cpu" else (("8m", 256), ("150m", 128), ("650m", 96)):
         given: dict[str, Any] = {
-            "name": size, "architecture": ARCHITECTURES[size], "tensors": trained_like(ARCHITECTURES[size]),
+            "name": size, "architecture": ARCHITECTURES[size], "tensors": trained_like(ARCHITECTURES[size], device),
             "weights_sha256": "",
         }  # fmt: skip
         models = {name: Esm2Fast(precision=name, **given).to(device) for name in ("fp32", *precisions)}  # type: ignore[arg-type]

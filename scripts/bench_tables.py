@@ -37,7 +37,12 @@ def markdown(found: dict[str, Any]) -> str:
                 f"{row['ratio']:.2f} ({few:.2f} to {many:.2f}) | {row['tokens_per_s']:,.0f} | "
                 f"{row['share_of_matrix_rate']:.0%} | {row['map_error']:.0e} | {row['start_up_s']:.1f} |"
             )
-    lines += ["", "Where the fast path's time goes:", "", "| model | L | share of time by operator |", "|---|---|---|"]
+    lines += [
+        f"\n{case['summary']['size']}, L = {case['summary']['length']}: {kind} left out, {reason}"
+        for case in found["cases"]
+        for kind, reason in case["summary"]["left_out"].items()
+    ]
+    lines += ["", "Where our path's time goes:", "", "| model | L | share of time by operator |", "|---|---|---|"]
     for case in found["cases"]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in case["profile"].items() if share >= 0.01)
         lines.append(f"| {case['size']} | {case['length']} | {shares} |")

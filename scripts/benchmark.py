@@ -1,9 +1,9 @@
 """Side by side, in one run: the authors' loop, transformers' EsmForMaskedLM, our plain path and our fast path.
 
     python scripts/benchmark.py --out benchmark                     # or: make bench
-    python scripts/benchmark.py --device cuda --cases 650m:256 150m:256 --minutes 20
+    python scripts/benchmark.py --device cuda --cases 650m:256 150m:256 --minutes 20   # make gpu runs it with less
 
-Each case is a model size and a length; weights are random, which changes no speed. All four compute the categorical
+Each case is a model size and a length; weights are random, which changes no speed. All compute the categorical
 Jacobian of the same sequence and must give the same contact map, which is checked on a short sequence in the same run.
 
 - *authors*: fair-esm's module in float32, the 20 mutants of one position a forward, logits copied to numpy, the
@@ -12,12 +12,13 @@ Jacobian of the same sequence and must give the same contact map, which is check
   same batches, same reduction.
 - *plain*, *fast*: `plmjac.jacobian.jacobian_rows`, then `contact_map`, with `fast=false` and `fast=true`: the
   arithmetic of `plmjac.predict` without its start, its processes and its files, which are not timed.
-- *compiled*, with --compiled: the same with `compiled=true`. "First use" is what the
-  very first map of each costs, of two residues: compiling, mostly.
+- *compiled* and *transformers compiled*, with --compiled (always on a GPU): fast with `compiled=true`, and
+  EsmForMaskedLM with each layer through torch.compile. One that cannot be compiled is left out, by name. "First use" is
+  what the very first map of each costs, of two residues: compiling, mostly.
 
-Positions cost the same, so a round times a few of them (a whole number of forwards) and scales up; the wild type's
-forward and the reduction are timed once and added. Rounds of the four alternate, and ratios are of the same round:
-medians and ranges over rounds. Writes benchmark.json and benchmark.md, and with --docs the tables into
+Positions cost the same, so a round times a few of them (a whole number of forwards; on a GPU two for those in float32)
+and scales up; the wild type's forward and the reduction are timed once and added. Rounds alternate, and ratios are of
+the same round: medians and ranges over rounds. Writes benchmark.json and benchmark.md, and with --docs the tables into
 docs/benchmarks.md.
 """
 
@@ -47,6 +48,7 @@ from plmjac.models.esm2_compiled import Esm2Compiled
 from plmjac.models.esm2_fast import Esm2Fast
 
 KINDS = ("authors", "transformers", "plain", "fast")
+COMPILED = ("transformers compiled", "compiled")
 CHECKED_LENGTH = 12
 """Residues of the sequence whose maps are compared."""
 
@@ -68,20 +70,30 @@ class Case:
 
 
 class Contenders:
-    """The four ways to one contact map, with the same weights on one device."""
+    """The ways to one contact map, with the same weights on one device."""
 
     def __init__(
         self, architecture: Architecture, device: str, precision: Precision, max_tokens: int, compiled: bool
     ) -> None:
-        tensors = trained_like(architecture)
+        tensors = trained_like(architecture, device)
         given: dict[str, Any] = {
             "name": "random", "architecture": architecture, "tensors": tensors, "weights_sha256": ""
         }  # fmt: skip
         self.plain = Esm2(**given).to(device)
-        self.fast = Esm2Fast(precision=precision, **given).to(device)
-        self.compiled = Esm2Compiled(precision=precision, **given).to(device) if compiled else self.fast
-        self.transformers = transformers_logits(architecture, tensors, device, precision)
+        self.ways: dict[str, Callable[[Tensor], Tensor]] = {
+            "authors": self.plain.logits, "plain": self.plain.logits,
+            "fast": Esm2Fast(precision=precision, **given).to(device).logits,
+            "transformers": transformers_logits(architecture, tensors, device, precision),
+        }  # fmt: skip
+        if compiled:
+            self.ways["compiled"] = Esm2Compiled(precision=precision, **given).to(device).logits
+            theirs = transformers_logits(architecture, tensors, device, precision, compiled=True)
+            self.ways["transformers compiled"] = theirs
         self.max_tokens, self.device = max_tokens, device
+
+    def count_of(self, kind: str, count: int) -> int:
+        """How many positions a round times; the two in float32 are kept short on a GPU, which they keep busy anyway."""
+        return min(count, 2) if self.device == "cuda" and kind in ("authors", "plain") else count
 
     def rows(self, kind: str, tokens: Tensor, start: int, stop: int) -> Tensor | np.ndarray:
         """Rows of the Jacobian before the wild type's logits are subtracted; its forward is not run."""
@@ -90,18 +102,12 @@ class Contenders:
         letters = all_letters(len(tokens)).to(self.device)
         nothing = torch.zeros(len(tokens), 20, device=self.device)
         return jacobian_rows(
-            self._logits(kind), tokens, start, stop, wild_type=nothing, letters=letters, max_tokens=self.max_tokens
+            self.ways[kind], tokens, start, stop, wild_type=nothing, letters=letters, max_tokens=self.max_tokens
         )
 
     def wild_type(self, kind: str, tokens: Tensor) -> Tensor:
         """Logits (L, 20) of the sequence as it is."""
-        return self._logits(kind)(tokens[None])[0].float()
-
-    def _logits(self, kind: str) -> Callable[[Tensor], Tensor]:
-        if kind == "transformers":
-            return self.transformers
-        ours = {"fast": self.fast, "compiled": self.compiled}
-        return ours.get(kind, self.plain).logits
+        return self.ways[kind](tokens[None])[0].float()
 
     def reduce(self, kind: str, jacobian: Tensor | np.ndarray) -> np.ndarray:
         """From the Jacobian to the contact map on the host; the Jacobian may be overwritten."""
@@ -164,11 +170,18 @@ def measure(case: Case, arguments: argparse.Namespace, seconds_left: float) -> d
     generator = torch.Generator().manual_seed(length)
     tokens = torch.randint(20, (length,), generator=generator).to(device)
     count = positions_per_round(length, arguments.max_tokens, arguments.quick)
-    kinds = (*KINDS, "compiled") if arguments.compiled else KINDS
-    start_up = {kind: seconds(lambda kind=kind: contenders.whole(kind, tokens[:2]), device) for kind in kinds}  # type: ignore[misc]
+    start_up, left_out = {}, {}
+    for kind in (*KINDS, *COMPILED) if arguments.compiled else KINDS:
+        try:
+            start_up[kind] = seconds(lambda kind=kind: contenders.whole(kind, tokens[:2]), device)  # type: ignore[misc]
+        except Exception as error:  # whatever Inductor, Triton and the compilers raise
+            if kind not in COMPILED:
+                raise
+            left_out[kind] = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+    kinds = tuple(start_up)
     maps = {kind: contenders.whole(kind, tokens[:CHECKED_LENGTH]) for kind in kinds}
     for kind in kinds:  # every shape that is timed has run once
-        contenders.rows(kind, tokens, 0, count)
+        contenders.rows(kind, tokens, 0, contenders.count_of(kind, count))
         contenders.wild_type(kind, tokens)
     reductions = {kind: _reduction_seconds(contenders, kind, length, device) for kind in ("authors", "fast")}
     reductions |= {kind: reductions["fast"] for kind in kinds if kind not in reductions}
@@ -182,17 +195,20 @@ def measure(case: Case, arguments: argparse.Namespace, seconds_left: float) -> d
     while len(rounds) < arguments.rounds and (len(rounds) < 2 or _one_more(began, len(rounds), seconds_left)):
         start = (len(rounds) * count) % max(1, length - count + 1)
         order = kinds if len(rounds) % 2 == 0 else kinds[::-1]
-        rounds.append({
-            kind: seconds(lambda kind=kind, start=start: contenders.rows(kind, tokens, start, start + count), device)  # type: ignore[misc]
-            * length / count + once[kind]
-            for kind in order
-        })  # fmt: skip
+        times = {}
+        for kind in order:
+            stop = start + contenders.count_of(kind, count)
+            times[kind] = seconds(
+                lambda kind=kind, stop=stop: contenders.rows(kind, tokens, start, stop), device  # type: ignore[misc]  # noqa: B023
+            ) * length / (stop - start) + once[kind]  # fmt: skip
+        rounds.append(times)
     return {
-        "size": case.size, "length": length, "rounds": rounds, "positions_timed": count, "reduction_s": reductions,
+        "size": case.size, "length": length, "rounds": rounds, "positions_timed": count, "left_out": left_out,
+        "reduction_s": reductions,
         "once_s": once,
         "map_error": {kind: _relative(maps[kind], maps["authors"]) for kind in kinds}, "start_up_s": start_up,
         "flops": (19 * length + 1) * case.architecture.flops(length), "tokens": (19 * length + 1) * (length + 2),
-        "profile": profile(contenders, tokens, count, device),
+        "profile": profile(contenders, "compiled" if "compiled" in kinds else "fast", tokens, count, device),
     }  # fmt: skip
 
 
@@ -214,17 +230,17 @@ def _relative(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-def profile(contenders: Contenders, tokens: Tensor, count: int, device: str) -> dict[str, float]:
-    """Share of the fast path's time by operator, the ten largest."""
+def profile(contenders: Contenders, kind: str, tokens: Tensor, count: int, device: str) -> dict[str, float]:
+    """Share of our path's time by operator on a CPU and by kernel on a GPU, the ten largest."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
-    with profiler(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (device == "cuda")]) as found:
-        contenders.rows("fast", tokens, 0, count)
-    attribute = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
-    # On a GPU every kernel is listed beside the operator that launched it, and is counted there.
-    operators = [event for event in found.key_averages() if event.key.startswith("aten::")]
-    times = {event.key: float(getattr(event, attribute)) for event in operators}
+    on_gpu = device == "cuda"
+    with profiler(activities=[ProfilerActivity.CUDA] if on_gpu else [ProfilerActivity.CPU]) as found:
+        contenders.rows(kind, tokens, 0, count)
+    attribute = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    operators = [event for event in found.key_averages() if event.key.startswith("aten::") != on_gpu]
+    times = {event.key[:60]: float(getattr(event, attribute)) for event in operators}
     total = sum(times.values()) or 1.0
     largest = sorted(times.items(), key=lambda item: -item[1])[:10]
     return {name: spent / total for name, spent in largest}
@@ -244,7 +260,10 @@ def summary(result: dict[str, Any], rate: float) -> dict[str, Any]:
             "map_error": result["map_error"][kind], "start_up_s": result["start_up_s"][kind],
         }  # fmt: skip
     ahead = statistics.median(each["transformers"] / each["fast"] for each in result["rounds"])
-    return {"size": result["size"], "length": result["length"], "rows": rows, "fast_over_transformers": ahead}
+    return {
+        "size": result["size"], "length": result["length"], "rows": rows, "fast_over_transformers": ahead,
+        "left_out": result.get("left_out", {}),
+    }  # fmt: skip
 
 
 def machine(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -270,7 +289,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     add("--cases", nargs="+", default=["8m:128", "8m:256", "150m:128"], metavar="SIZE:L", help="such as 650m:256")
     add("--device", default="cpu", choices=["cpu", "cuda"])
     add("--precision", choices=["fp32", "tf32", "fp16"], help="of the fast path; default fp32, fp16 on a GPU")
-    add("--max-tokens", type=int, help="tokens of one of our forwards; default 5120 on a CPU, 65536 on a GPU")
+    add("--max-tokens", type=int, help="tokens of one of our forwards; default 5120 on a CPU, 131072 on a GPU")
     add("--threads", type=int, help="of the CPU; default as PyTorch finds it")
     add("--rounds", type=int, default=7, help="at most so many")
     add("--minutes", type=float, default=8, help="for all cases together, about; two rounds of each in any case")
@@ -283,7 +302,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("PyTorch sees no CUDA device here; use --device cpu")
     arguments.precision = arguments.precision or ("fp16" if arguments.device == "cuda" else "fp32")
-    arguments.max_tokens = arguments.max_tokens or (65536 if arguments.device == "cuda" else 5120)
+    arguments.max_tokens = arguments.max_tokens or (131072 if arguments.device == "cuda" else 5120)
+    arguments.compiled |= arguments.device == "cuda"
     if arguments.quick:
         arguments.rounds = 2
     try:

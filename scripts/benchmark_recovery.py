@@ -13,14 +13,13 @@ import time
 import torch
 
 from plmjac.datasets import build
-from plmjac.inference.masking import MaskingExperiment
-from plmjac.inference.recovery_settings import RecoverySettings
+from plmjac.inference.recovery_task import RecoveryTask
 from plmjac.models import LanguageModel, load_model
 from plmjac.records import Protein, WorkItem
 from plmjac.schedules import Flanking
 from plmjac.segments import Single
 
-SETTINGS = RecoverySettings(
+TASK = RecoveryTask(
     Flanking(name="flanking", direction="outward", stride=1, max_step=None),
     Single(name="single", size=12, margin=3, threshold=0, per_protein=3),
     "contact_head",
@@ -33,8 +32,8 @@ TOKENS = (1024, 2048, 4096)
 def milliseconds(model: LanguageModel, protein: Protein, max_tokens: int) -> float:
     """Of one context, the forward of the full sequence counted as one."""
     began = time.perf_counter()
-    item = WorkItem("p", protein.sequence, 0, len(protein))
-    found = MaskingExperiment(model, SETTINGS).run(item, protein.id, None, max_tokens=max_tokens)
+    item = WorkItem("p", protein.sequence, 0, len(protein), id=protein.id)
+    found = TASK.compute(model, item, max_tokens)
     return 1000 * (time.perf_counter() - began) / (len(found.arrays["step"]) + 1)
 
 

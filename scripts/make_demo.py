@@ -20,7 +20,6 @@ from plmjac.datasets.structure_file import read_chains
 from plmjac.records import Contacts, Protein
 
 CHOSEN = {
-    # the families that the bundled model learnt (docs/tiny.md)
     "2O9S_A": "b",  # SH3
     "2X1B_A": "a+b",  # RRM
     "2EVB_A": "b",  # biotinyl
@@ -29,7 +28,6 @@ CHOSEN = {
     "1WVN_A": "a+b",  # KH
     "2O37_A": "a",  # DnaJ
     "1GUU_A": "a",  # Myb DNA-binding
-    # two that it does not know
     "1TEN_A": "b",  # fibronectin type III
     "1BXY_A": "a+b",  # ribosomal protein L30
 }

@@ -3,15 +3,16 @@
     python scripts/train_tiny.py train ../shared/data/covariation --out runs/tiny --families PF00076 PF00018
     python scripts/train_tiny.py finish ../shared/data/covariation --run runs/tiny --export tiny.safetensors
 
-`train` is masked language modelling with Lightning. It writes `last.ckpt` and `loss.csv`; run the same command again
-and it goes on from the checkpoint, to the same loss curve as without the interruption. `finish` fits the contact head
-(Rao et al. 2021) on the structures of some of the families, measures contacts on all, and writes the safetensors file.
+`train` teaches a masked language model what a Markov random field of each family knows (scripts/tiny/teacher.py), and
+masked residues. It writes `last.ckpt` and `loss.csv`; run the same command again and it goes on from the checkpoint, to
+the same loss curve as without the interruption. `finish` fits the contact head (Rao et al. 2021) on the structures of
+some of the families, measures contacts on all, and writes the safetensors file.
 
-The folder holds `alignments/<family>.fasta`, and for the columns and for `finish` `queries.fasta` (records named
-`<structure> <family>`, aligned to the family) and `structures/<structure>.pdb`.
+The folder holds `alignments/<family>.fasta`, `queries.fasta` (records named `<structure> <family>`, aligned to the
+family) and, for `finish`, `structures/<structure>.pdb`.
 
-The parts are in scripts/tiny. What it gives up is said there: made for one CPU core and a model of less than a million
-parameters.
+The parts are in scripts/tiny. What it gives up is said there: made for one CPU core and a model of little more than a
+million parameters.
 """
 
 import argparse
@@ -36,25 +37,28 @@ _HELP = argparse.ArgumentDefaultsHelpFormatter
 def _add_train(fit: argparse.ArgumentParser) -> None:
     add = fit.add_argument
     add("folder", type=Path, help="folder with alignments/ and queries.fasta")
-    add("--out", type=Path, default=Path("runs/tiny"), help="folder for last.ckpt and loss.csv")
+    add("--out", type=Path, default=Path("runs/tiny"), help="folder for last.ckpt, loss.csv and the teacher's fields")
     add("--families", nargs="*", default=[], help="names of alignments; none means all")
-    add("--layers", type=int, default=3, help="transformer layers")
+    add("--layers", type=int, default=4, help="transformer layers, 4 or more")
     add("--width", type=int, default=160, help="hidden size; the feed-forward part is 4 times as wide")
-    add("--heads", type=int, default=10, help="attention heads a layer")
-    add("--steps", type=int, default=18500, help="optimiser steps in all, those of earlier starts included")
-    add("--decay-steps", type=int, default=10500, help="the last steps, in which the learning rate falls to 0")
-    add("--batch-size", type=int, default=32, help="sequences a step")
-    add("--mask-rate", type=float, default=0.25, help="share of residues selected")
+    add("--heads", type=int, default=8, help="attention heads a layer")
+    add("--steps", type=int, default=2100, help="optimiser steps in all, those of earlier starts included")
+    add("--decay-steps", type=int, default=882, help="the last steps, in which the learning rate falls to 0")
+    add("--per-family", type=int, default=1, help="wild types of each family a step")
+    add("--mutants", type=int, default=2, help="mutants of each wild type")
+    add("--mutations", type=int, default=4, help="residues set at random in a mutant")
+    add("--masked", type=int, default=4, help="further sequences a step, most of them masked")
+    add("--short", type=int, default=84, help="tokens of a batch without flanks")
+    add("--long", type=int, default=104, help="tokens of a batch with flanks")
+    add("--long-share", type=float, default=0.0, help="share of batches with flanks; the shipped file had none")
     add("--lr", type=float, default=0.01, help="Muon's learning rate, for matrices")
     add("--adam-lr", type=float, default=3e-3, help="Adam's learning rate, for embeddings, biases and norms")
-    add("--weight-decay", type=float, default=0.01, help="decoupled weight decay of matrices, times lr each step")
-    add("--column-weight", type=float, default=0.3, help="of the loss of the column, read off the first layer")
-    add("--teacher-weight", type=float, default=1.0, help="of the divergence from the alignments' Markov random fields")
-    add("--teacher-steps", type=int, default=14500, help="the first steps, which have that teacher; 0 for none at all")
-    add("--mutation-rate", type=float, default=0.05, help="share of residues set at random while there is a teacher")
+    add("--weight-decay", type=float, default=0.02, help="decoupled weight decay of matrices, times lr each step")
+    add("--weights", type=float, nargs=5, default=[1.0, 1.0, 30.0, 0.5, 1.0],
+        help="of the losses: masked residues, divergence, change, column, attention")  # fmt: skip
+    add("--looking-steps", type=int, default=1890, help="the first steps, in which attention is shown where to look")
     add("--seed", type=int, default=0, help="of weights, batches and masks")
-    add("--every", type=int, default=200, help="steps between rows of loss.csv and checkpoints")
-    add("--no-compile", action="store_true", help="skip torch.compile (saves a minute, costs a third in speed)")
+    add("--every", type=int, default=100, help="steps between rows of loss.csv and checkpoints")
 
 
 def _add_finish(end: argparse.ArgumentParser) -> None:
@@ -72,8 +76,8 @@ def main() -> None:
     if command == "finish":
         finish(folder, arguments["run"], arguments["export"], arguments["fit_families"])
         return
-    out, every, compiled = arguments.pop("out"), arguments.pop("every"), not arguments.pop("no_compile")
-    train(folder, out, Settings(**arguments), every=every, compiled=compiled)
+    out, every = arguments.pop("out"), arguments.pop("every")
+    train(folder, out, Settings(**arguments), every=every)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,39 @@ from plmjac import interruption
 from plmjac.models import LanguageModel, load_model
 
 torch.set_num_threads(1)
+
+
+SLOW_FOLDERS = ("evaluation", "coevolution", "models")
+SLOW_FILES = (
+    "test_resume", "test_train_tiny", "test_benchmark", "test_approximation_ways", "test_report", "test_sweep",
+    "test_loggers", "test_memory", "test_recovery", "test_commands", "test_readme", "test_substitutions",
+    "test_interruption",
+)  # fmt: skip
+SLOW_TESTS = (
+    "test_the_installed_wheel_works", "test_help_teaches", "test_compressed_input_from_the_command_line",
+    "test_help_and_mistakes_are_answered", "test_every_chain_of_real_structures", "test_a_folder_that_is_gone",
+    "test_a_single_process_with_stale_variables",
+)  # fmt: skip
+"""What `make test-quick` leaves out: whole runs, processes of their own, training. Everything else is quick."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what is listed above."""
+    for item in items:
+        is_slow = item.path.parent.name in SLOW_FOLDERS or item.path.stem in SLOW_FILES
+        if is_slow or item.name.startswith(SLOW_TESTS):
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One line on tests that were skipped because data outside the checkout are absent."""
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    absent = sum("not here" in reason or "../shared" in reason for reason in skipped)
+    if absent:
+        terminalreporter.write_line(
+            f"{absent} tests were skipped because they need data outside the checkout (../shared/data: structures, "
+            "alignments, the authors' lists); what they test is also tested on data made in the tests"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,18 @@
 import os
 import subprocess
 import sys
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from plmjac.config import add_registered_models, config_dir
+from plmjac.readouts import READOUTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -47,3 +52,8 @@ def tree(store: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def jacobian_in_float32() -> AbstractContextManager[Any]:
+    """While this holds, a task keeps the Jacobian as it computes it, not in the float16 of the store."""
+    return patch.dict(READOUTS, jacobian=replace(READOUTS["jacobian"], dtype="float32"))

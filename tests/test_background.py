@@ -10,7 +10,7 @@ import torch
 
 from plmjac.inference import batch_size
 from plmjac.inference.background import Background, to_host
-from plmjac.models import load_model
+from plmjac.models import load_model, size_of
 
 
 def test_tasks_are_done_in_order_and_all_of_them() -> None:
@@ -83,23 +83,26 @@ def test_a_copy_to_the_host_is_the_tensor() -> None:
 def test_the_smallest_of_the_fastest_sizes_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds_per_forward = {2: 1.0, 4: 1.5, 8: 3.0, 16: 5.9, 32: 13.0}  # by sequences: best from 16, 4 and 8 near it
 
-    def timed(forward: object, device: torch.device) -> float:
+    def timed(forward: object) -> float:
         return seconds_per_forward[forward()]  # type: ignore[operator]
 
     monkeypatch.setattr(batch_size, "_seconds", timed)
     sizes = (512, 1024, 2048, 4096, 8192)
-    assert batch_size.fastest(len, sizes, torch.device("cpu"), 1000.0) == 1024  # type: ignore[arg-type]
+    assert batch_size.fastest(len, sizes, 1000.0) == 1024  # type: ignore[arg-type]
     monkeypatch.setattr(batch_size, "TOLERANCE", 0.005)
-    assert batch_size.fastest(len, sizes, torch.device("cpu"), 1000.0) == 4096  # type: ignore[arg-type]
-    assert batch_size.fastest(len, sizes, torch.device("cpu"), 0.0) == 512  # type: ignore[arg-type]
+    assert batch_size.fastest(len, sizes, 1000.0) == 4096  # type: ignore[arg-type]
+    assert batch_size.fastest(len, sizes, 0.0) == 512  # type: ignore[arg-type]
 
-    def no_memory(forward: object, device: torch.device) -> float:
-        if forward() > 4:  # type: ignore[operator]
-            raise torch.cuda.OutOfMemoryError("no")
-        return timed(forward, device)
 
-    monkeypatch.setattr(batch_size, "_seconds", no_memory)
-    assert batch_size.fastest(len, sizes, torch.device("cpu"), 1000.0) == 1024  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("name", "gigabytes", "tokens"),
+    [("esm2_650m", 80, 131072), ("esm2_650m", 6, 65536), ("esm2_3b", 16, 65536), ("esm2_15b", 24, 4096)],
+)
+def test_on_a_gpu_the_largest_forward_that_fits_is_taken(name: str, gigabytes: int, tokens: int) -> None:
+    size = size_of(name, kind="cuda", precision="fp16")
+    assert batch_size.largest_that_fits(size, gigabytes * 10**9) == tokens
+    if tokens > 4096:
+        assert size.weights + size.of_logits(tokens // 256, 254) < 0.7e9 * gigabytes
 
 
 def test_a_batch_size_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import jacobian_in_float32
 
 from plmjac.alphabet import encode
-from plmjac.inference.module import JacobianChunk, JacobianModule
+from plmjac.inference.jacobian_task import JacobianTask
 from plmjac.jacobian import all_letters, center, contact_map, symmetrize
 from plmjac.models import LanguageModel, load_model
 from plmjac.models.debug import LinearModel
@@ -85,10 +86,11 @@ def test_a_block_of_other_chains_is_not_taken_up_again(tmp_path: Path) -> None:
 
 
 def jacobian_of(model: LanguageModel, sequence: str, chains: Chains | None) -> torch.Tensor:
-    module = JacobianModule(model, substitutions=AllSubstitutions(), readouts=(), max_tokens=100)
-    chunk = module.predict_step(WorkItem("a", sequence, 0, len(sequence), chains=chains))
-    assert isinstance(chunk, JacobianChunk)
-    return chunk.rows
+    with jacobian_in_float32():
+        task = JacobianTask(AllSubstitutions(), {"jacobian"})
+        rows = task.compute(model, WorkItem("a", sequence, 0, len(sequence), chains=chains), 100).arrays["jacobian"]
+    assert isinstance(rows, torch.Tensor)
+    return rows
 
 
 def test_a_model_of_two_chains_gives_back_what_couples_them() -> None:

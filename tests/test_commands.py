@@ -10,9 +10,12 @@ from support import SHARED, composed, run_command
 
 from plmjac.config import UsageError, run
 from plmjac.evaluate import evaluate
+from plmjac.inference.forecast import duration, in_bytes
+from plmjac.inference.jacobian_task import JacobianTask
 from plmjac.models import size_of
-from plmjac.plan import duration, plan, size, stored_bytes
+from plmjac.plan import plan
 from plmjac.store import open_store, read_manifest
+from plmjac.substitutions import AllSubstitutions, MaskOnly
 from plmjac.verify import verify
 
 Predict = Callable[..., int]
@@ -58,9 +61,10 @@ def test_units() -> None:
     assert [duration(0.2), duration(5), duration(300), duration(7200), duration(200_000)] == [
         "under 1 s", "about 5 s", "about 5.0 minutes", "about 2.0 hours", "about 2.3 days"
     ]  # fmt: skip
-    assert size(52_428_800) == "52.4 MB"
-    assert stored_bytes(256, ["jacobian"], 20, size_of("esm2_8m")) == 52_428_800
-    assert stored_bytes(256, ["contacts", "jacobian"], 1, size_of("esm2_8m")) == 256 * 256 * (4 + 40)
+    assert in_bytes(52_428_800) == "52.4 MB"
+    model = size_of("esm2_8m")
+    assert JacobianTask(AllSubstitutions(), ["jacobian"]).num_bytes("p", 256, model) == 52_428_800
+    assert JacobianTask(MaskOnly(), ["contacts", "jacobian"]).num_bytes("p", 256, model) == 256 * 256 * (4 + 40)
 
 
 def test_verify_exits_with_1_and_says_how_to_mend(

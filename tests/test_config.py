@@ -12,8 +12,8 @@ from support import ROOT, composed, run_command
 from plmjac.config import config_dir, nearest, options, parse
 from plmjac.evaluate import EvaluateConfig, parse_evaluate
 from plmjac.evaluation import names
+from plmjac.inference.settings import PredictSettings, parse_predict
 from plmjac.models import names as model_names
-from plmjac.predict_settings import PredictConfig, parse_predict
 from plmjac.verify import VerifyConfig
 
 GROUPS = ("model", "substitutions", "trainer", "logger")
@@ -67,7 +67,7 @@ def test_verify_and_plan_compose() -> None:
 
 
 def test_every_key_of_the_yaml_is_in_the_schema_and_the_other_way_round() -> None:
-    assert set(composed("predict", "+dataset=demo", "segments=single")) == set(PredictConfig.model_fields)
+    assert set(composed("predict", "+dataset=demo", "segments=single")) == set(PredictSettings.model_fields)
     assert set(composed("evaluate", "+evaluation=contact_precision", "store=x")) | {"dataset"} == set(
         EvaluateConfig.model_fields
     )

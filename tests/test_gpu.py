@@ -1,20 +1,15 @@
-"""On a CUDA device: the numbers of the CPU, the store of a whole run, and a map that stays on the device."""
+"""On a CUDA device: the numbers of the CPU. What writes a store there is in test_gpu_runs.py."""
 
-from collections.abc import Callable
-from pathlib import Path
+import copy
 
-import numpy as np
 import pytest
 import torch
-from support import composed, run_command
+from torch import Tensor
 
 import plmjac
-from plmjac.config import UsageError
-from plmjac.inference.memory import forecast
-from plmjac.models import Architecture, Precision, debug
-from plmjac.models.architecture import Esm2Size
-from plmjac.predict_settings import parse_predict
-from plmjac.store import open_store
+from plmjac.alphabet import encode
+from plmjac.jacobian import all_letters, mutants, substitutions
+from plmjac.models.esm2 import Esm2
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,63 +18,42 @@ pytestmark = [
 SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQXB"
 
 
+def _exact_jacobian(model: Esm2) -> Tensor:
+    """The Jacobian in float64 throughout, from fair-esm's module with the weights of `model`."""
+    wide, tokens = copy.deepcopy(model.esm).double(), torch.from_numpy(encode(SEQUENCE))
+    positions, letters = substitutions(tokens, 0, len(tokens), all_letters(len(tokens)))
+    jacobian = torch.zeros(len(tokens), 20, len(tokens), 20, dtype=torch.float64)
+
+    def logits(batch: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.as_tensor(wide(model._to_esm(batch))["logits"][:, 1:-1, 4:24])
+
+    wild_type = logits(tokens[None])[0]
+    for at in range(0, len(positions), 128):
+        some = slice(at, at + 128)
+        jacobian[positions[some], letters[some]] = logits(mutants(tokens, positions[some], letters[some])) - wild_type
+    return jacobian
+
+
 @pytest.mark.parametrize(("fast", "compiled"), [(False, False), (True, False), (True, True)])
-def test_the_jacobian_is_that_of_the_cpu(fast: bool, compiled: bool) -> None:
-    on_cpu = plmjac.categorical_jacobian(plmjac.load_model("debug", fast=False), SEQUENCE)
+def test_the_jacobian_is_as_near_the_exact_one_as_that_of_the_cpu(fast: bool, compiled: bool) -> None:
+    """Two devices add up in another order, so they differ by the rounding of both, and agree with neither's.
+
+    Of logits up to 20 float32 rounds 1e-6 in each of some hundred steps: a root mean square of 6.5e-6 on a CPU, and
+    1.2e-4 at the worst of 490,000 entries. Twice and four times that leave room for another order of the sums and none
+    for another number: TF32 is a thousand times coarser.
+    """
+    plain = plmjac.load_model("debug", fast=False)
+    assert isinstance(plain, Esm2)
+    exact = _exact_jacobian(plain)
+    on_cpu = plmjac.categorical_jacobian(plain, SEQUENCE) - exact
     model = plmjac.load_model("debug", fast=fast, compiled=compiled, precision="fp32", device="cuda")
     on_gpu = plmjac.categorical_jacobian(model, SEQUENCE)
     assert on_gpu.device.type == "cuda"
-    torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=1e-4, rtol=0)
-    ours, theirs = plmjac.contact_map(on_gpu).cpu(), plmjac.contact_map(on_cpu)
+    off = on_gpu.cpu() - exact
+    assert off.square().mean().sqrt() <= 2 * on_cpu.square().mean().sqrt() and off.abs().max() <= 4 * on_cpu.abs().max()
+    ours, theirs = plmjac.contact_map(on_gpu).cpu(), plmjac.contact_map(exact)
     assert (ours - theirs).abs().max() <= 5e-5 * theirs.abs().max()  # rounding alone is up to 3e-5 (docs/benchmarks.md)
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [
-        ("keep=[contacts,jacobian,logits,contact_head,representation]", "rows_per_chunk=3"),
-        ("keep=[contacts,attention_heads]", "max_tokens=64"),
-        ("substitutions=subset", "keep=[contacts,jacobian]"),
-        ("substitutions=mask", "keep=[contacts,jacobian]"),
-        ("substitutions=none", "keep=[contact_head,logits]", "model.bos_eos=mask"),
-        ("+experiment=single_segment", "segments.size=6", "segments.margin=1", "segments.threshold=0"),
-        (
-            "+experiment=single_segment",
-            "segments.size=6",
-            "segments.margin=1",
-            "segments.threshold=0",
-            "readout=jacobian",
-        ),
-    ],
-    ids=" ".join,
-)
-def test_a_run_on_one_gpu(keys: tuple[str, ...], predict: Callable[..., int], fasta: Path, tmp_path: Path) -> None:
-    """Every array of every protein, as copied to the host beside the next forward, written and read again."""
-    arguments = ("+dataset=fasta", f"dataset.path={fasta}", "model=debug", "model.precision=fp32", *keys)
-    assert predict(*arguments, "trainer=cpu", f"store={tmp_path / 'cpu.zarr'}") == 0
-    assert predict(*arguments, "trainer=gpu", f"store={tmp_path / 'gpu.zarr'}") == 0
-    there, here = open_store(tmp_path / "cpu.zarr"), open_store(tmp_path / "gpu.zarr")
-    assert list(there) == list(here) and here.attributes["run"]["device"] == "cuda"
-    for identifier in there:
-        assert there[identifier].names == here[identifier].names
-        for name in there[identifier].names:
-            on_cpu, on_gpu = there[identifier].array(name), here[identifier].array(name)
-            # A Jacobian is stored in float16, of which one step is 1e-3 of the value.
-            atol = (2e-3 if on_cpu.dtype == np.float16 else 1e-4) * float(np.abs(on_cpu).max(initial=1e-9))
-            np.testing.assert_allclose(on_gpu, on_cpu, atol=atol, rtol=0, err_msg=f"{identifier} {name}")
-
-
-def test_a_cpu_store_goes_on_on_a_gpu_with_a_word_of_warning(fasta: Path, tmp_path: Path) -> None:
-    arguments = [
-        "+dataset=fasta",
-        f"dataset.path={fasta}",
-        "model=debug",
-        "model.precision=fp32",
-        f"store={tmp_path / 'run.zarr'}",
-    ]
-    assert run_command(*arguments, "trainer=cpu", "dataset.ids=[a]").returncode == 0
-    more = run_command(*arguments, "trainer=gpu")
-    assert more.returncode == 0 and "not to the last bit" in more.stderr
 
 
 @pytest.mark.parametrize("precision", ["fp16", "tf32"])
@@ -91,36 +65,3 @@ def test_lower_precision_keeps_the_map(precision: str) -> None:
         for each in ("fp32", precision)
     )
     assert torch.corrcoef(torch.stack([full.flatten(), lower.flatten()]))[0, 1] >= 0.9999
-
-
-def test_half_precision_is_the_default_and_its_store_is_not_continued_in_another(
-    predict: Callable[..., int], fasta: Path, tmp_path: Path
-) -> None:
-    assert plmjac.load_model("debug", device="cuda").precision == "fp16"
-    arguments = ["+dataset=fasta", f"dataset.path={fasta}", "model=debug", f"store={tmp_path / 'run.zarr'}"]
-    assert predict(*arguments, "trainer=gpu") == 0
-    assert open_store(tmp_path / "run.zarr").attributes["model"]["precision"] == "fp16"
-    with pytest.raises(UsageError, match="precision"):
-        predict(*arguments, "trainer=cpu")
-
-
-@pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_device_memory_is_as_forecast(
-    precision: Precision, predict: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Within a tenth, cuBLAS's workspace (up to 64 MB) apart."""
-    size = Architecture(4, 640, 20)
-    monkeypatch.setattr(debug, "DEBUG_ARCHITECTURE", size)
-    fasta = tmp_path / "long.fasta"
-    fasta.write_text(">a\n" + "".join("ACDEFGHIKLMNPQRSTVWY"[k * k % 19] for k in range(300)) + "\n")
-    words = (
-        "+dataset=fasta", f"dataset.path={fasta}", "model=debug", f"model.precision={precision}", "trainer=gpu",
-        "keep=[contacts,jacobian]", "max_tokens=32768", f"store={tmp_path / 'a.zarr'}",
-    )  # fmt: skip
-    torch.cuda.reset_peak_memory_stats()
-    assert predict(*words) == 0
-    settings = parse_predict(composed("predict", *words))
-    told = forecast(
-        Esm2Size(size, True, precision, "cuda"), 300, settings.substitutions, settings.keep, 32768, kind="cuda"
-    )
-    assert told.peak == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.1, abs=64e6)

@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from plmjac.inference.memory import Memory, forecast
+from plmjac.inference.settings import parse_predict
 from plmjac.models import Architecture, debug, esm2_fast, size_of
 from plmjac.models.architecture import Esm2Size
-from plmjac.predict_settings import parse_predict
 
 SIZE = Architecture(2, 96, 6)
 """Large enough that forwards weigh, small enough to run in a second."""

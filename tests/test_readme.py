@@ -7,7 +7,7 @@ import pytest
 from support import ROOT, composed
 
 from plmjac.evaluate import parse_evaluate
-from plmjac.predict_settings import parse_predict
+from plmjac.inference.settings import parse_predict
 from plmjac.report import ReportConfig
 from plmjac.verify import VerifyConfig
 

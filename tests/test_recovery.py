@@ -19,13 +19,13 @@ from test_resume import ENVIRONMENT, start, torchrun, wait_for
 from plmjac.alphabet import MASK, decode, encode
 from plmjac.config import UsageError
 from plmjac.datasets.demo import DemoDataset
-from plmjac.inference.masking import MaskingExperiment, blocks_at, masked
-from plmjac.inference.recovery_settings import RecoverySettings
+from plmjac.inference.recovery_task import RecoveryTask, blocks_at, masked
+from plmjac.inference.settings import parse_predict
+from plmjac.inference.tasks import Answer
 from plmjac.models import load_model
 from plmjac.models.debug import LinearModel
 from plmjac.plan import plan
-from plmjac.predict_settings import parse_predict
-from plmjac.records import Protein, Recovery, WorkItem
+from plmjac.records import Protein, WorkItem
 from plmjac.schedules import Random
 from plmjac.segments import Listed, recoveries
 from plmjac.store import CorruptStoreError, open_store, read_manifest, verify
@@ -37,17 +37,17 @@ LISTED: list[Any] = [[12, 40], [20, 44]]
 SMALL = ("model=debug", "segments.size=8", "segments.margin=2", "segments.threshold=1", "threads=1")
 
 
-def settings(readout: str = "contact_head", keep: tuple[str, ...] = ("blocks",), **schedule: Any) -> RecoverySettings:
+def settings(readout: str = "contact_head", keep: tuple[str, ...] = ("blocks",), **schedule: Any) -> RecoveryTask:
     """Two pairs of windows of 9 residues, from a list, under a random schedule with two draws a step."""
     drawn = {"name": "random", "draws": "fresh", "repeats": 2, "stride": 3, "max_step": 9, **schedule}
     choice = Listed(name="list", path="none.json", kind="pairs", size=9, gap=None)
-    return RecoverySettings(Random(**drawn), choice, readout, 5, keep)  # type: ignore[arg-type]
+    return RecoveryTask(Random(**drawn), choice, readout, 5, keep, lambda _: {"p": LISTED, "q": [[6, 15]]})  # type: ignore[arg-type]
 
 
-def run(model: Any, asked: RecoverySettings, max_tokens: int = 500, length: int = len(SEQUENCE)) -> Recovery:
-    item = WorkItem("p", SEQUENCE[:length], 0, length)
-    listed = LISTED if length == len(SEQUENCE) else [[6, 15]]
-    return MaskingExperiment(model, asked).run(item, "p", listed, max_tokens=max_tokens)
+def run(model: Any, task: RecoveryTask, max_tokens: int = 500, length: int = len(SEQUENCE)) -> Answer:
+    item = WorkItem("p" if length == len(SEQUENCE) else "q", SEQUENCE[:length], 0, length)
+    task.setup([item])
+    return task.compute(model, item, max_tokens)
 
 
 def fair_esm_contacts(model: Any, text: str) -> np.ndarray:
@@ -67,7 +67,7 @@ def test_recovery_equals_fair_esm_on_the_same_masked_sequence(fast: bool) -> Non
     recovery = run(model, settings(keep=("blocks", "contacts")))
     arrays = recovery.arrays
     full = fair_esm_contacts(plain, SEQUENCE)
-    assert arrays["step"].tolist() == [0, 3, 6, 0, 3, 6, 0, 3, 0, 3] and len(recovery.outcomes) == 2
+    assert arrays["step"].tolist() == [0, 3, 6, 0, 3, 6, 0, 3, 0, 3] and len(recovery.attributes["outcomes"]) == 2
     for row in range(len(arrays["step"])):
         start1, stop1, start2, stop2 = arrays["segments"][arrays["segment"][row]]
         shown = arrays["visible"][row]
@@ -107,7 +107,7 @@ def test_couplings_that_do_not_depend_on_the_context_come_back_whole() -> None:
     np.testing.assert_allclose(recovery.arrays["recovery"], 1.0, atol=1e-5)
     assert np.abs(recovery.arrays["reference"]).max() > 0.1
     with pytest.raises(ValueError, match="readout=jacobian"):
-        settings().check_readouts(LinearModel(couplings).readouts, "linear")
+        settings().check(LinearModel(couplings))
 
 
 def test_masked_tokens_and_blocks() -> None:

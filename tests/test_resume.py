@@ -97,7 +97,7 @@ def test_killed_three_times_and_finished_by_two_ranks(
     assert tree(store) == undisturbed
     assert [row.status for row in read_manifest(store)] == ["done"] * 24
     assert not any(damages for _, damages in verify(open_store(store), deep=True))
-    assert {path.name for path in (store / "pending").iterdir()} == {"lock", "door"}
+    assert {path.name for path in (store / "pending").rglob("*") if path.is_file()} == {"lock", "door"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support import tree
 
-from plmjac.inference import module
-from plmjac.inference.module import JacobianChunk, JacobianModule
+from plmjac.inference import jacobian_task
+from plmjac.inference.jacobian_task import JacobianTask
+from plmjac.inference.tasks import Answer
 from plmjac.interruption import Interrupted
+from plmjac.models import LanguageModel
 from plmjac.records import WorkItem
 from plmjac.store import SavedRows
 
@@ -28,21 +31,21 @@ def test_a_killed_protein_goes_on_with_the_blocks_it_has(
     )  # fmt: skip
     assert predict(*arguments, f"store={tmp_path / 'undisturbed.zarr'}") == 0
     store = tmp_path / "killed.zarr"
-    monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
-    original = JacobianModule.compute
+    monkeypatch.setattr(jacobian_task, "SAVE_SECONDS", 0.0)
+    original = JacobianTask.compute
 
-    def killed(self: JacobianModule, item: WorkItem) -> JacobianChunk:
+    def killed(self: JacobianTask, model: LanguageModel, item: WorkItem, *rest: Any) -> Answer:
         if item.start >= 18:
             raise Interrupted
-        return original(self, item)
+        return original(self, model, item, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(JacobianModule, "compute", killed)
+        patch.setattr(JacobianTask, "compute", killed)
         predict(*arguments, f"store={store}")
     assert sorted(file.name for file in (store / "pending/saved/long").iterdir()) == ["0-6", "12-18", "6-12"]
     computed: list[int] = []
-    rows = module.changes
-    monkeypatch.setattr(module, "changes", lambda *a, **k: computed.append(a[2]) or rows(*a, **k))  # type: ignore[func-returns-value]
+    rows = jacobian_task.changes
+    monkeypatch.setattr(jacobian_task, "changes", lambda *a, **k: computed.append(a[2]) or rows(*a, **k))  # type: ignore[func-returns-value]
     assert predict(*arguments, f"store={store}") == 0
     assert computed == [18, 24, 30, 0]  # the rest of the long one, then the short one
     assert tree(store) == tree(tmp_path / "undisturbed.zarr")

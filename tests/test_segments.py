@@ -11,7 +11,7 @@ from support import SHARED
 
 from plmjac.records import Coordinates, Protein, Segment
 from plmjac.secondary_structure import fitted, secondary_structure
-from plmjac.segments import ClosePairs, Known, Listed, Pairs, Single, close_pair, diagonal, pair_around
+from plmjac.segments import ClosePairs, Evidence, Listed, Pairs, Single, close_pair, diagonal, pair_around
 
 LENGTH = 140
 SINGLE: dict[str, Any] = {"name": "single", "size": 22, "margin": 10, "threshold": 15, "per_protein": None}
@@ -42,7 +42,7 @@ def test_single_windows(contacts: Float[np.ndarray, "L L"]) -> None:
     """Starts 10 < i < L - 22 - 10 whose whole patch sums to more than the threshold (Zhang et al., notebook 01)."""
     sums = {i: total(contacts, diagonal(i, 22)) for i in range(LENGTH - 22)}
     for threshold in (60, 100):
-        chosen = Single(**{**SINGLE, "threshold": threshold}).choose(Known(LENGTH, contacts), (0, "a"))
+        chosen = Single(**{**SINGLE, "threshold": threshold}).choose(Evidence(LENGTH, contacts), (0, "a"))
         expected = [i for i in sums if 10 < i < LENGTH - 22 - 10 and sums[i] > threshold]
         assert [s.start1 for s in chosen] == expected and 0 < len(expected) < LENGTH - 43
         assert all(s.is_diagonal and s.size == 22 for s in chosen)
@@ -51,7 +51,7 @@ def test_single_windows(contacts: Float[np.ndarray, "L L"]) -> None:
 def test_close_pairs(contacts: Float[np.ndarray, "L L"]) -> None:
     """seg1 = [i, i+11), seg2 = [i+16, i+27), with min(i, L - (i+27) - 1) > 0."""
     sums = {i: total(contacts, Segment(i, i + 11, i + 16, i + 27)) for i in range(LENGTH - 27)}
-    chosen = ClosePairs(**CLOSE).choose(Known(LENGTH, contacts), (0, "a"))
+    chosen = ClosePairs(**CLOSE).choose(Evidence(LENGTH, contacts), (0, "a"))
     assert [(s.start1, s.stop1, s.start2, s.stop2) for s in chosen] == [
         (i, i + 11, i + 16, i + 27) for i in sums if min(i, LENGTH - (i + 27) - 1) > 0 and sums[i] > 10
     ]
@@ -60,10 +60,10 @@ def test_close_pairs(contacts: Float[np.ndarray, "L L"]) -> None:
 
 def test_three_close_pairs_are_far_from_one_another(contacts: Float[np.ndarray, "L L"]) -> None:
     """Greedy farthest point: no other choice than the last one lies farther from the first two."""
-    every = [s.start1 for s in ClosePairs(**CLOSE).choose(Known(LENGTH, contacts), (0, "a"))]
+    every = [s.start1 for s in ClosePairs(**CLOSE).choose(Evidence(LENGTH, contacts), (0, "a"))]
     for seed in range(5):
         three = [
-            s.start1 for s in ClosePairs(**{**CLOSE, "per_protein": 3}).choose(Known(LENGTH, contacts), (seed, "a"))
+            s.start1 for s in ClosePairs(**{**CLOSE, "per_protein": 3}).choose(Evidence(LENGTH, contacts), (seed, "a"))
         ]
         assert len(three) == 3 and set(three) <= set(every) and three == sorted(three)
         gaps = [min(abs(a - b) for b in three if b != a) for a in three]
@@ -87,7 +87,7 @@ def test_pairs_around_strands_and_helices(contacts: Float[np.ndarray, "L L"]) ->
         and min(a - 5, LENGTH - (b + 6) - 1) > 10
         and total(contacts, Segment(a - 5, a + 6, b - 5, b + 6)) > 5
     ]
-    chosen = choice.choose(Known(LENGTH, contacts, "".join(letters)), (0, "a"))
+    chosen = choice.choose(Evidence(LENGTH, contacts, "".join(letters)), (0, "a"))
     assert [(s.start1 + 5, s.start2 + 5) for s in chosen] == expected and len(expected) >= 2
     far = Pairs(**{**PAIRS, "min_separation": 90, "max_separation": None, "threshold": 0})
     assert [(s.start1 + 5, s.start2 + 5) for s in far.candidates("".join(letters), LENGTH)] == [(20, 115), (20, 125)][
@@ -96,13 +96,13 @@ def test_pairs_around_strands_and_helices(contacts: Float[np.ndarray, "L L"]) ->
 
 
 def test_draws_hang_on_seed_and_protein_alone(contacts: Float[np.ndarray, "L L"]) -> None:
-    choice, known = Single(**{**SINGLE, "threshold": 60, "per_protein": 3}), Known(LENGTH, contacts)
+    choice, known = Single(**{**SINGLE, "threshold": 60, "per_protein": 3}), Evidence(LENGTH, contacts)
     first = choice.choose(known, (0, "a"))
     assert len(first) == 3 and first == choice.choose(known, (0, "a")) == sorted(first)
     others = [tuple(choice.choose(known, key)) for key in ((1, "a"), (2, "a"), (0, "b"), (0, "c"))]
     assert len({tuple(first), *others}) == 5
     assert Single(**{**SINGLE, "threshold": 1e9}).choose(known, (0, "a")) == []
-    assert Single(**SINGLE).choose(Known(10, contacts[:10, :10]), (0, "a")) == []
+    assert Single(**SINGLE).choose(Evidence(10, contacts[:10, :10]), (0, "a")) == []
 
 
 @pytest.mark.parametrize("length", [43, 44, 90, 200])
@@ -113,7 +113,7 @@ def test_no_protein_has_better_segments_than_those_of_a_forecast(length: int) ->
         Single(**{**SINGLE, "per_protein": 3}), ClosePairs(**{**CLOSE, "per_protein": 3}),
         Pairs(**{**PAIRS, "min_separation": 20, "per_protein": 3}),
     ):  # fmt: skip
-        chosen = choice.choose(Known(length, everywhere, letters), (0, "a"))
+        chosen = choice.choose(Evidence(length, everywhere, letters), (0, "a"))
         possible = choice.possible(length, None)
         assert len(chosen) <= len(possible) <= 3
         room = [sorted(min(s.start1, length - s.stop2) for s in segments) for segments in (chosen, possible)]
@@ -122,28 +122,30 @@ def test_no_protein_has_better_segments_than_those_of_a_forecast(length: int) ->
 
 def test_lists() -> None:
     single = Listed(name="list", path="a.json", kind="single", size=None, gap=None)
-    assert single.choose(Known(90, listed=[30, 4]), (0, "a")) == [diagonal(30, 22), diagonal(4, 22)]
-    assert single.choose(Known(90, listed=None), (0, "a")) == []
+    assert single.choose(Evidence(90, listed=[30, 4]), (0, "a")) == [diagonal(30, 22), diagonal(4, 22)]
+    assert single.choose(Evidence(90, listed=None), (0, "a")) == []
     pairs = Listed(name="list", path="a.json", kind="pairs", size=None, gap=None)
     assert (
-        pairs.choose(Known(90, listed=[[20, 71]]), (0, "a")) == [Segment(15, 26, 66, 77)] == [pair_around(20, 71, 11)]
+        pairs.choose(Evidence(90, listed=[[20, 71]]), (0, "a"))
+        == [Segment(15, 26, 66, 77)]
+        == [pair_around(20, 71, 11)]
     )
     close = Listed(name="list", path="a.json", kind="close_pairs", size=9, gap=2)
-    assert close.choose(Known(90, listed=[20]), (0, "a")) == [Segment(20, 29, 31, 40)] == [close_pair(20, 9, 2)]
+    assert close.choose(Evidence(90, listed=[20]), (0, "a")) == [Segment(20, 29, 31, 40)] == [close_pair(20, 9, 2)]
     for wrong, listed in ((single, [[20, 71]]), (pairs, [20]), (single, [2.5]), (pairs, [[1, 2, 3]])):
         with pytest.raises(ValueError, match=r"a\.json.*kind="):
-            wrong.choose(Known(90, listed=listed), (0, "a"))
+            wrong.choose(Evidence(90, listed=listed), (0, "a"))
     with pytest.raises(ValidationError, match="gap has no effect"):
         Listed(name="list", path="a.json", kind="single", size=None, gap=5)
 
 
 def test_what_is_needed_and_not_known_is_said(contacts: Float[np.ndarray, "L L"]) -> None:
     with pytest.raises(ValueError, match=r"segments\.secondary_structure"):
-        Pairs(**PAIRS).choose(Known(LENGTH, contacts), (0, "a"))
+        Pairs(**PAIRS).choose(Evidence(LENGTH, contacts), (0, "a"))
     with pytest.raises(ValueError, match="for 140 residues"):
-        Pairs(**PAIRS).choose(Known(LENGTH, contacts, "HHH"), (0, "a"))
+        Pairs(**PAIRS).choose(Evidence(LENGTH, contacts, "HHH"), (0, "a"))
     with pytest.raises(ValueError, match="segments=list"):
-        Single(**SINGLE).choose(Known(LENGTH), (0, "a"))
+        Single(**SINGLE).choose(Evidence(LENGTH), (0, "a"))
 
 
 def test_the_authors_pairs_are_among_ours() -> None:

@@ -3,14 +3,17 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import composed, tree
 
 from plmjac.config import UsageError
-from plmjac.inference.module import JacobianModule
+from plmjac.inference.jacobian_task import JacobianTask
+from plmjac.inference.tasks import Answer
 from plmjac.interruption import Interrupted
-from plmjac.records import JacobianChunk, WorkItem
+from plmjac.models import LanguageModel
+from plmjac.records import WorkItem
 from plmjac.store import lock, open_store, read_manifest, verify
 
 Predict = Callable[..., int]
@@ -55,7 +58,7 @@ def test_a_shard_that_is_killed_keeps_nobody_waiting_and_is_done_again(
 ) -> None:
     store = tmp_path / "shards.zarr"
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(JacobianModule, "compute", lambda *_: (_ for _ in ()).throw(Interrupted))
+        patch.setattr(JacobianTask, "compute", lambda *_: (_ for _ in ()).throw(Interrupted))
         predict(*arguments, f"store={store}", "shard=2/2")
     assert predict(*arguments, f"store={store}", "shard=1/2") == 3
     assert {status for _, status, _ in states(store)} == {"done", "pending", "failed"}
@@ -76,14 +79,14 @@ def test_a_run_without_shards_completes_what_they_left(
 def test_a_failure_is_its_own_shards_and_stays_in_the_manifest(
     arguments: tuple[str, ...], predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, original = tmp_path / "shards.zarr", JacobianModule.compute
+    store, original = tmp_path / "shards.zarr", JacobianTask.compute
 
-    def sabotaged(self: JacobianModule, item: WorkItem) -> JacobianChunk:
+    def sabotaged(self: JacobianTask, model: LanguageModel, item: WorkItem, *others: Any) -> Answer:
         if item.key == "b":
             raise ValueError("no luck")
-        return original(self, item)
+        return original(self, model, item, *others)
 
-    monkeypatch.setattr(JacobianModule, "compute", sabotaged)
+    monkeypatch.setattr(JacobianTask, "compute", sabotaged)
     codes = [predict(*arguments, f"store={store}", f"shard={number}/4") for number in (1, 2, 3, 4)]
     assert sorted(codes) in ([0, 0, 0, 3], [0, 0, 3, 3]) and codes[0] == 3
     status = {row.id: (row.status, row.reason) for row in read_manifest(store)}

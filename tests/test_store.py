@@ -6,15 +6,17 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import zarr
 
 from plmjac.jacobian import center, contact_map, symmetrize
-from plmjac.records import Failure, WorkItem
+from plmjac.records import Failure, Protein, WorkItem
 from plmjac.store import (
     CorruptStoreError,
     JacobianStore,
@@ -27,7 +29,7 @@ from plmjac.store import (
     verify,
     write_manifest,
 )
-from plmjac.workplan import ManifestRow
+from plmjac.workplan import ManifestRow, Stored, manifest
 
 IDENTITY = {
     "kind": "jacobian",
@@ -340,3 +342,26 @@ def test_couplings_need_every_substitution(path: Path) -> None:
     write_manifest(path, [ManifestRow("few", "few", len(SEQUENCE), SEQUENCE, status="done")])
     with pytest.raises(StoreError, match="substitutions=all"):
         open_store(path)["few"].couplings(0, 5)
+
+
+def test_residue_numbers_are_those_of_each_record(path: Path) -> None:
+    """Two records of one sequence have numbers of their own; those without a structure have none."""
+    numbers = ("-1", "1", "1A", *(str(number) for number in range(20, 29)), "")
+    records = [
+        Protein("a", SEQUENCE, residue_numbers=numbers),
+        Protein("twin", SEQUENCE, residue_numbers=tuple(map(str, range(13)))),
+        Protein("plain", SEQUENCE),
+    ]
+    write_manifest(
+        path, (replace(row, status="done") for row in manifest(records, stored=[Stored("a", "a", SEQUENCE)]))
+    )
+    store = open_store(path)
+    assert store["a"].residue_numbers == numbers
+    assert store["twin"].residue_numbers == tuple(map(str, range(13)))
+    assert store["plain"].residue_numbers is None
+
+
+def test_stores_without_structures_have_no_column_for_residue_numbers(path: Path) -> None:
+    """As stores of before there were residue numbers, which are read as they are."""
+    assert "residue_numbers" not in pq.read_schema(path / "manifest.parquet").names
+    assert open_store(path)["a"].residue_numbers is None

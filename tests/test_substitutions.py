@@ -3,18 +3,20 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support import tree
+from support import jacobian_in_float32, tree
 
 import plmjac
 from plmjac import jacobian as method
 from plmjac.alphabet import AMINO_ACIDS, MASK, encode
 from plmjac.config import UsageError
-from plmjac.inference import module
-from plmjac.inference.module import JacobianChunk, JacobianModule
+from plmjac.inference import jacobian_task
+from plmjac.inference.jacobian_task import JacobianTask
+from plmjac.inference.tasks import Answer
 from plmjac.interruption import Interrupted
 from plmjac.models import LanguageModel
 from plmjac.records import WorkItem
@@ -81,18 +83,20 @@ def plain_maps(changes: np.ndarray, strengths: np.ndarray, letters: np.ndarray) 
 def test_changes_are_those_of_mutants_one_by_one(
     debug_model: LanguageModel, substitutions: Substitutions, max_tokens: int
 ) -> None:
-    chosen = JacobianModule(
-        debug_model, substitutions=substitutions, readouts=["representation"], max_tokens=max_tokens
-    )  # fmt: skip
-    chunks = [chosen.predict_step(WorkItem("a", SEQUENCE, *rows)) for rows in ((0, 4), (4, 5), (5, 10))]
-    assert all(isinstance(chunk, JacobianChunk) for chunk in chunks)
+    items = [WorkItem("a", SEQUENCE, *rows) for rows in ((0, 4), (4, 5), (5, 10))]
+    with jacobian_in_float32():
+        task = JacobianTask(substitutions, {"jacobian", "representation", "contacts"})
+        answers = [task.compute(debug_model, item, max_tokens).arrays for item in items]
     tokens = encode(SEQUENCE)
     letters = substitutions.letters(tokens, debug_model.logits(torch.from_numpy(tokens)[None])[0].numpy())
     changes, strengths = one_by_one(debug_model, SEQUENCE, letters)
     # changes reach 20 here (the debug model is loud): float32 leaves them some 1e-5 of that
-    np.testing.assert_allclose(torch.cat([chunk.rows for chunk in chunks]), changes, rtol=1e-5, atol=1e-4)  # type: ignore[union-attr]
-    np.testing.assert_allclose(torch.cat([chunk.strength for chunk in chunks]), strengths, atol=1e-4)  # type: ignore[union-attr,misc]
-    assert ("letters" in chunks[0].readouts) == isinstance(substitutions, Subset)  # type: ignore[union-attr]
+    np.testing.assert_allclose(torch.cat([each["jacobian"] for each in answers]), changes, rtol=1e-5, atol=1e-4)
+    contacts, representation = plain_maps(changes, strengths, letters)
+    scale = max(1.0, np.abs(contacts).max())
+    np.testing.assert_allclose(answers[-1]["contacts"], contacts, atol=1e-4 * scale)
+    np.testing.assert_allclose(answers[-1]["representation"], representation, atol=1e-4)
+    assert ("letters" in answers[0]) == isinstance(substitutions, Subset)
 
 
 def test_letters_are_those_asked_for() -> None:
@@ -178,20 +182,20 @@ def test_killed_and_resumed_it_has_the_same_bytes(
         "keep=[contacts,jacobian,representation]", f"substitutions={kind[0]}", *kind[1:],
     )  # fmt: skip
     assert predict(*arguments, f"store={tmp_path / 'undisturbed.zarr'}") == 0
-    monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
-    original = JacobianModule.compute
+    monkeypatch.setattr(jacobian_task, "SAVE_SECONDS", 0.0)
+    original = JacobianTask.compute
 
-    def killed(self: JacobianModule, item: WorkItem) -> JacobianChunk:
+    def killed(self: JacobianTask, model: LanguageModel, item: WorkItem, *rest: Any) -> Answer:
         if item.start >= 18:
             raise Interrupted
-        return original(self, item)
+        return original(self, model, item, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(JacobianModule, "compute", killed)
+        patch.setattr(JacobianTask, "compute", killed)
         predict(*arguments, f"store={tmp_path / 'killed.zarr'}")
     computed: list[int] = []
-    made = module.changes
-    monkeypatch.setattr(module, "changes", lambda *a, **k: computed.append(a[2]) or made(*a, **k))  # type: ignore[func-returns-value]
+    made = jacobian_task.changes
+    monkeypatch.setattr(jacobian_task, "changes", lambda *a, **k: computed.append(a[2]) or made(*a, **k))  # type: ignore[func-returns-value]
     assert predict(*arguments, f"store={tmp_path / 'killed.zarr'}") == 0
     assert computed == [18, 24, 0]
     assert tree(tmp_path / "killed.zarr") == tree(tmp_path / "undisturbed.zarr")
@@ -226,7 +230,7 @@ def test_a_long_protein_is_completed_in_blocks(
     fasta.write_text(f">a\n{SEQUENCE}\n")
     arguments = ("+dataset=fasta", f"dataset.path={fasta}", "model=debug", "threads=1", "substitutions=subset")
     assert predict(*arguments, f"store={tmp_path / 'whole.zarr'}") == 0
-    monkeypatch.setattr("plmjac.inference.writer.BLOCK_BYTES", 2 * 1600 * len(SEQUENCE))
+    monkeypatch.setattr("plmjac.inference.jacobian_task.BLOCK_BYTES", 2 * 1600 * len(SEQUENCE))
     assert predict(*arguments, f"store={tmp_path / 'blocks.zarr'}") == 0
     whole, blocks = (open_store(tmp_path / f"{name}.zarr")["a"].contacts for name in ("whole", "blocks"))
     np.testing.assert_allclose(blocks, whole, atol=1e-6 * np.abs(whole).max())

@@ -23,8 +23,8 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from plmjac import interruption
 from plmjac.config import config_dir, options, run
 from plmjac.evaluate import evaluate
+from plmjac.inference.settings import parse_predict
 from plmjac.predict import main
-from plmjac.predict_settings import parse_predict
 from plmjac.store import open_store
 
 SCHEDULES = ["flanking", "random", "random_avoiding_30"]
@@ -46,7 +46,7 @@ def test_experiments_are_the_papers_runs(experiment: str, schedule: str | None) 
     segments, bos_eos = PAPER[experiment]
     assert isinstance(config["segments"], dict) and segments.items() <= config["segments"].items()
     settings = parse_predict(config)
-    assert settings.recovery is not None and settings.recovery.readout == "contact_head"
+    assert settings.segments is not None and settings.readout in (None, "contact_head")
     assert settings.schedule.name == (schedule or "flanking") and settings.model.bos_eos == bos_eos
     assert settings.model.name == "esm2_3b" and getattr(settings.schedule, "distance", 30) == 30
     assert getattr(settings.schedule, "draws", "fresh") == "fresh"
@@ -57,8 +57,8 @@ def test_experiments_give_way_to_the_command_line() -> None:
         composed("predict", "+dataset=demo", "+experiment=close_pairs", "segments.size=5", "model.bos_eos=keep",
                  "schedule=random", "schedule.repeats=3")
     )  # fmt: skip
-    assert settings.recovery is not None and settings.recovery.segments.size == 5
-    assert settings.model.bos_eos == "keep" and settings.recovery.schedule.repeats == 3
+    assert settings.segments is not None and settings.segments.size == 5
+    assert settings.model.bos_eos == "keep" and settings.schedule.repeats == 3
 
 
 @pytest.fixture

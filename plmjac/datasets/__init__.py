@@ -1,4 +1,4 @@
-"""Where proteins come from: each dataset turns a source into `Protein`s, and into a reason where it cannot.
+"""Datasets: each turns a source into `Protein`s, and into a reason where it cannot.
 
 `build` makes one from the keys of a configuration. A new dataset is a class with typed, defaulted arguments, a line in
 `DATASETS` and a YAML file in conf/dataset; nothing else changes. Nothing here knows what is computed of a protein.
@@ -71,7 +71,7 @@ _OF_EVERY_DATASET: dict[str, object] = {"control": Kind | None, "control_seed": 
 
 
 def _wrong_type(name: str, key: str, value: object, annotation: object) -> str:
-    """What is wrong with a value; with the quotes that Hydra needs for ids like 1E10, which it reads as numbers."""
+    """The sentence for a value of the wrong type; with the quotes that ids like 1E10 need, or Hydra reads a number."""
     message = f"dataset={name}: dataset.{key} must be {_in_words(annotation)}, not {value!r}"
     items = value if isinstance(value, list) else [value]
     if "str" in str(annotation) and any(isinstance(item, int | float) for item in items):

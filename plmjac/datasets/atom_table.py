@@ -5,8 +5,9 @@ the many ways that programs fill them (four-letter residue names, two-letter cha
 entry codes in columns 73 to 80, CR line ends, models that do not end). gemmi reads the syntax of mmCIF.
 """
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -80,10 +81,13 @@ def read_table(content: bytes) -> AtomTable:
     if not content.strip():
         raise ValueError("the file is empty")
     content = content.translate(_ASCII)  # one character per byte, or columns are cut in the middle of a letter
-    start = next((line for line in content.splitlines() if line.strip() and not line.lstrip().startswith(b"#")), b"")
-    if start.lstrip().lower().startswith(b"data_"):
-        return _read_mmcif(content.decode("ascii"))
-    return _read_pdb(content.splitlines())
+    start = re.match(rb"(?:\s|#[^\r\n]*)*+([^\r\n]{0,5})", content)
+    is_mmcif = start is not None and start[1].lower() == b"data_"
+    table = _read_mmcif(content.decode("ascii")) if is_mmcif else _read_pdb(content.splitlines())
+    if bool(np.isin(table.name[table.residue == "HSE"], ("C3", "O3", "OD")).any()):
+        # Force fields call a histidine so, the PDB homoserine.
+        return replace(table, parents={**table.parents, "HSE": "SER"})
+    return table
 
 
 _ASCII = bytes(32 if code == 0 else code if code < 128 else ord("?") for code in range(256))

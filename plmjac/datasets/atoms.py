@@ -10,8 +10,9 @@ import numpy as np
 
 from plmjac.datasets.atom_table import AtomTable
 from plmjac.datasets.base import InputError
+from plmjac.datasets.chains import chains_of
 from plmjac.datasets.compressed import DamagedFile, TooLarge
-from plmjac.datasets.residues import CA, Residue, chains_of
+from plmjac.datasets.residues import CA, Residue
 from plmjac.datasets.structure_file import parse
 from plmjac.records import Atoms
 

@@ -1,4 +1,4 @@
-"""What every dataset is: an iterable of records that can be read twice, and the one error that stops it.
+"""The interface of every dataset: an iterable of records that can be read twice, and the one error that stops it.
 
 A dataset here holds no sequences; it reads its source again at every iteration, in an order that depends only on the
 source. It knows nothing of models, chunks or ranks.
@@ -11,7 +11,7 @@ from plmjac.files import UsageError
 from plmjac.records import Filtered, Protein, Rejected
 
 Record = Protein | Rejected | Filtered
-"""What a dataset yields, exactly one for each record of its source."""
+"""Yielded by a dataset, exactly one for each record of its source."""
 
 
 class InputError(UsageError):

@@ -12,7 +12,7 @@ from plmjac.datasets.base import InputError
 
 
 class ById:
-    """What a JSON dictionary says of proteins. Raises InputError naming the file where it is no dictionary."""
+    """A JSON dictionary by protein id. Raises InputError naming the file where it is no dictionary."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
@@ -27,7 +27,7 @@ class ById:
         self._said = {_plain(name): value for name, value in content.items()}
 
     def get(self, identifier: str) -> Any:
-        """What the file says of a protein; None where it says nothing."""
+        """The entry of a protein; None where there is none."""
         return self._said.get(_plain(identifier))
 
     def __len__(self) -> int:

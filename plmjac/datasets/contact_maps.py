@@ -76,4 +76,4 @@ def contacts_of(matrix: Shaped[np.ndarray, "..."], length: int) -> Contacts:
     resolved = known.any(axis=1) if length > 1 else np.ones(1, dtype=bool)
     if not known[np.ix_(resolved, resolved)][~np.eye(int(resolved.sum()), dtype=bool)].all():
         raise ValueError("single pairs are unknown; only whole residues (a row and its column) can be")
-    return Contacts(touching, resolved)
+    return Contacts(touching, np.asarray(resolved, dtype=bool))

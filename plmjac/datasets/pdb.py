@@ -137,7 +137,7 @@ def _check_structure(path: Path) -> None:
 
 
 def _again(record: Protein | Rejected, first: Protein) -> Rejected | Filtered:
-    """What to say of a second record with the id of one already given."""
+    """The outcome for a second record with the id of one already given."""
     record_id = f"{record.id}@{record.source}"
     if isinstance(record, Rejected):
         return Rejected(record_id, record.reason, record.source)

@@ -87,14 +87,17 @@ class _Step:
 
 def _steps(residues: Sequence[Residue]) -> list[_Step]:
     joints = joints_of(residues)
-    steps = [_Step(True, None, 1)] * len(joints.is_break)
-    for place in np.flatnonzero(joints.is_break).tolist():
+    steps = [_Step(True, None, 1)] * len(joints.is_bonded)
+    for place in np.flatnonzero(~joints.is_bonded).tolist():
         first, second = residues[place], residues[place + 1]
         is_known = NO_NUMBER not in (first.number, second.number) and not (first.insertion or second.insertion)
         difference = second.number - first.number
         distance = joints.distance[place]
-        least = int(np.ceil((distance - 1.0) / RISE)) if np.isfinite(distance) else 2
-        steps[place] = _Step(False, difference if is_known and difference > 0 else None, max(2, least))
+        reach = int(np.ceil((distance - 1.0) / RISE)) if np.isfinite(distance) else 2
+        least = (
+            max(2, reach) if joints.is_break[place] else 1
+        )  # near but not bonded: a poor model, or a loop's two ends
+        steps[place] = _Step(False, difference if is_known and difference > 0 else None, least)
     return steps
 
 

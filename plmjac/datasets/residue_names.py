@@ -26,8 +26,11 @@ CAPS = frozenset(["ACE", "NME", "NMA", "NH2", "NHE", "FOR", "CT1", "CT2", "CT3",
 
 
 def residue_letter(name: str, parents: Mapping[str, str] = MappingProxyType({})) -> str:
-    """One letter for a residue name; a modified residue gets that of its parent, an unknown one X."""
-    return next((letter for each in (name, parents.get(name, "")) if (letter := letter_of(each)) not in ("", "X")), "X")
+    """One letter for a residue name; a modified residue gets that of its parent, an unknown one X.
+
+    The parent that a file names comes first: HSE is a histidine in force fields, and homoserine in the PDB.
+    """
+    return next((letter for each in (parents.get(name, ""), name) if (letter := letter_of(each)) not in ("", "X")), "X")
 
 
 @lru_cache(maxsize=4096)
@@ -50,6 +53,11 @@ def is_never_a_residue(name: str) -> bool:
     """Whether the name stands for a cap, a nucleotide or water."""
     known = gemmi.find_tabulated_residue(name)
     return name in CAPS or known.is_nucleic_acid() or known.is_water()
+
+
+def is_of_a_force_field(name: str) -> bool:
+    """Whether force fields have a name that in the PDB may be another molecule's, such as HED or CYN."""
+    return name in _FORCE_FIELD
 
 
 def is_standard(name: str) -> bool:

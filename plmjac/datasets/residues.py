@@ -1,20 +1,18 @@
-"""Amino-acid residues out of a table of atoms, put in order and grouped into chains by geometry and chemistry.
+"""Amino-acid residues out of a table of atoms, and which of them are bonded, by geometry and chemistry.
 
-A residue is what is named as an amino acid or has a peptide's backbone and is bonded to a neighbour; the record, asym
-or entity that it stands under says little. Residues bonded from C to N belong together, wherever they stand in the
-file. Between stretches that are not bonded, chain letters, TER, segment ids and residue numbers say what is one chain.
+A residue is what is named as an amino acid or has a peptide's backbone; the record, asym or entity that it stands under
+says little.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped
 
 from plmjac.datasets.atom_table import NO_NUMBER, AtomTable
-from plmjac.datasets.residue_names import CAPS, is_never_a_residue, is_standard, letter_of, residue_letter
+from plmjac.datasets.residue_names import CAPS, is_never_a_residue, is_of_a_force_field, letter_of, residue_letter
 
 ATOMS = ("N", "CA", "C", "O", "CB")
 N, CA, C, CB = (ATOMS.index(name) for name in ("N", "CA", "C", "CB"))
@@ -32,9 +30,6 @@ _FUSED = 2.5
 """Angstrom within which two C-alphas under one residue number are alternatives and not two residues."""
 
 _SECOND_OXYGENS = ("OXT", "OT2", "OT1")
-
-_FAR = 10.0
-"""Angstrom that a stretch of missing residues may seem too long by, in a poor model."""
 
 
 @dataclass(eq=False)
@@ -79,36 +74,7 @@ class Residue:
         return f"{self.names[0]} {self.text}".rstrip()
 
 
-@dataclass(eq=False)
-class Chain:
-    """Residues in the order of the chain; `name` tells it from the others of its file.
-
-    `letter` is the chain's in the file; `left_out` are amino acids under that letter that are bonded to nothing.
-    """
-
-    name: str
-    letter: str
-    residues: list[Residue]
-    left_out: list[Residue] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-def chains_of(table: AtomTable) -> list[Chain]:
-    """The protein chains of the table, in file order, each under a name of its own."""
-    by_letter: dict[str, list[Residue]] = {}
-    for residue in _residues(table):
-        by_letter.setdefault(residue.chain, []).append(residue)
-    in_sequence = _names_in_sequences(table)
-    chains = [chain for letter, residues in by_letter.items() for chain in _chains(letter, residues, in_sequence)]
-    chains.sort(key=lambda chain: min(int(residue.rows[0][0]) for residue in chain.residues))
-    _name(chains)
-    return chains
-
-
-# ---------------------------------------------------------------- residues
-
-
-def _residues(table: AtomTable) -> list[Residue]:
+def residues_of(table: AtomTable) -> list[Residue]:
     """What may be a residue: an amino acid by name, or what has a peptide's backbone, in file order."""
     if not len(table):
         return []
@@ -118,15 +84,19 @@ def _residues(table: AtomTable) -> list[Residue]:
     _, first_row, alternative = np.unique(group * len(names) + name_codes, return_index=True, return_inverse=True)
     atoms = _backbones(table, np.arange(len(table)), alternative, len(first_row))
     alternative_names = table.residue[first_row].tolist()
-    in_sequence = _names_in_sequences(table)
+    in_sequence = names_in_sequences(table)
     letters = {name: residue_letter(name, table.parents) for name in names.tolist()}
     may_be = {name: bool(letter_of(name)) or letters[name] != "X" for name in names.tolist()}
     never = {name: is_never_a_residue(name) for name in names.tolist()}
     has_backbone = np.isfinite(atoms[:, [N, CA, C]]).all(axis=(1, 2))
+    has_alpha = np.isfinite(atoms[:, CA]).all(axis=1)
+    is_name_enough = {name: may_be[name] and not is_of_a_force_field(name) for name in may_be}
     kept = [
         number
         for number, name in enumerate(alternative_names)
-        if may_be[name] or (not never[name] and (has_backbone[number] or name in in_sequence))
+        if is_name_enough[name]
+        or (may_be[name] and (has_alpha[number] or not table.is_hetero[first_row[number]]))
+        or (not never[name] and (has_backbone[number] or name in in_sequence))
     ]
     kept.sort(key=lambda number: first_row[number])
     rows_of = _rows_of(alternative, len(first_row))
@@ -152,7 +122,7 @@ def _residues(table: AtomTable) -> list[Residue]:
     return _with_late_atoms(table, found)
 
 
-def _names_in_sequences(table: AtomTable) -> frozenset[str]:
+def names_in_sequences(table: AtomTable) -> frozenset[str]:
     tables = [each for tables in table.sequences.values() for each in tables]
     return frozenset(name for each in tables for names in each.names for name in names)
 
@@ -225,7 +195,7 @@ def _with_late_atoms(table: AtomTable, residues: list[Residue]) -> list[Residue]
     for residue in residues:
         key = (residue.chain, residue.segment, residue.asym, *residue.id, residue.names[0])
         above = first.setdefault(key, residue)
-        if above is residue or residue.number == NO_NUMBER or not _are_one(above, residue):
+        if above is residue or residue.number == NO_NUMBER or not _are_one(table, above, residue):
             kept.append(residue)
             continue
         rows = above.rows[0] = np.concatenate([above.rows[0], residue.rows[0]])
@@ -234,11 +204,11 @@ def _with_late_atoms(table: AtomTable, residues: list[Residue]) -> list[Residue]
     return kept
 
 
-def _are_one(above: Residue, below: Residue) -> bool:
-    """Whether two residues of one number and name share no atom, or only alternative locations of one."""
-    distances = np.linalg.norm(above.atoms[0] - below.atoms[0], axis=1)
-    is_near = not (distances > _FUSED).any()
-    return is_near and (above.ter == below.ter or bool(np.isnan(below.atoms[0]).all()))
+def _are_one(table: AtomTable, above: Residue, below: Residue) -> bool:
+    """Whether two residues of one number and name are parts of one: no atom, in no alternative location, is in both."""
+    first, second = ({(str(table.name[row]), str(table.altloc[row])) for row in residue.rows[0]}
+                     for residue in (above, below))  # fmt: skip
+    return not first & second and (above.ter == below.ter or bool(np.isnan(below.atoms[0]).all()))
 
 
 # ---------------------------------------------------------------- bonds
@@ -270,160 +240,3 @@ def joints_of(residues: Sequence[Residue]) -> Joints:
 def alpha_distance(first: Residue, second: Residue) -> float:
     """Angstrom between the C-alphas, NaN where one is not there."""
     return math.dist(first.atoms[0][CA], second.atoms[0][CA])
-
-
-def _stretches(residues: list[Residue]) -> list[list[Residue]]:
-    """Bonded stretches, each in the order of its bonds, in file order of their first residues."""
-    count = len(residues)
-    after = [*(i + 1 if bonded else -1 for i, bonded in enumerate(joints_of(residues).is_bonded.tolist())), -1]
-    bonded = {i for i in after if i >= 0}
-    tails = [i for i in range(count) if after[i] < 0 and np.isfinite(residues[i].atoms[0][C]).all()]
-    heads = [i for i in range(count) if i not in bonded and np.isfinite(residues[i].atoms[0][N]).all()]
-    if tails and heads:
-        carbons = np.stack([residues[i].atoms[0][C] for i in tails])
-        nitrogens = np.stack([residues[i].atoms[0][N] for i in heads])
-        for head, nitrogen in zip(heads, nitrogens, strict=True):
-            distances = np.linalg.norm(carbons - nitrogen, axis=1)
-            tail = tails[int(np.argmin(distances))]
-            is_free = after[tail] < 0 and tail != head
-            if is_free and distances.min() < PEPTIDE_BOND and not _leads_to(after, head, tail):
-                after[tail] = head
-                bonded.add(head)
-    stretches = []
-    for i in range(count):
-        if i in bonded:
-            continue
-        stretch = [residues[i]]
-        while (i := after[i]) >= 0:
-            stretch.append(residues[i])
-        stretches.append(stretch)
-    return stretches
-
-
-def _leads_to(after: Sequence[int], start: int, end: int) -> bool:
-    """Whether the bonds go from `start` to `end`: one more would close a ring."""
-    while start >= 0 and start != end:
-        start = after[start]
-    return start == end
-
-
-# ---------------------------------------------------------------- chains
-
-
-def _chains(letter: str, residues: list[Residue], in_sequence: frozenset[str]) -> list[Chain]:
-    """The chains under one letter, in file order."""
-    stretches = _stretches(residues)
-    firm = [stretch for stretch in stretches if _is_firm(stretch, in_sequence)]
-    # Beside a chain, a short stretch of HETATM records is a ligand, unless the chain has a place for it.
-    longest = max((len(stretch) for stretch in firm if not _is_hetero(stretch)), default=0)
-    firm = [stretch for stretch in firm if _is_labelled(stretch) or not _is_hetero(stretch) or len(stretch) > 3
-            or longest <= len(stretch)]  # fmt: skip
-    loose = [stretch for stretch in stretches if not any(stretch is each for each in firm)]
-    chains: list[Chain] = []
-    for stretch in firm:
-        chain = next((chain for chain in reversed(chains) if _continues(chain, stretch)), None)
-        if chain is None and chains and len(stretch) == 1 and not _is_labelled(stretch):
-            loose.append(stretch)
-        elif chain is None:
-            chains.append(Chain("", letter, list(stretch)))
-        elif len(stretch) == 1 and _is_detached(chain.residues[-1], stretch[0]):
-            loose.append(stretch)
-        else:
-            chain.residues += stretch
-    chains = [chain for chain in chains if any(residue.is_named for residue in chain.residues)]
-    for stretch in sorted(loose, key=lambda stretch: stretch[0].number):
-        if not any(_insert(chain, stretch) for chain in chains):
-            named = [residue for residue in stretch if residue.is_named]
-            if chains and named:
-                chains[-1].left_out += named
-    return chains
-
-
-def _is_firm(stretch: list[Residue], in_sequence: frozenset[str]) -> bool:
-    """Whether it is part of a chain without further proof."""
-    if _is_labelled(stretch):
-        return True
-    if not any(residue.is_named for residue in stretch):
-        return len(stretch) > 2 or (not _is_hetero(stretch) and stretch[0].names[0] in in_sequence)
-    return len(stretch) > 1 or not _is_hetero(stretch)
-
-
-def _is_labelled(stretch: list[Residue]) -> bool:
-    """Whether the sequence of the file has a place for it, which only mmCIF says."""
-    return all(residue.label > 0 and residue.is_in_table for residue in stretch)
-
-
-def _is_hetero(stretch: list[Residue]) -> bool:
-    return all(residue.is_hetero for residue in stretch)
-
-
-def _continues(chain: Chain, stretch: list[Residue]) -> bool:
-    """Whether a stretch that is not bonded to the chain is more of it, and not another chain of the same letter."""
-    last, first = chain.residues[-1], stretch[0]
-    if first.entity and last.entity and first.entity != last.entity and first.label and last.label:
-        return False
-    ids = {residue.id for residue in chain.residues if residue.number != NO_NUMBER}
-    if any(residue.id in ids for residue in stretch):
-        return False
-    if first.entity and first.asym != last.asym and _is_labelled(stretch) and _is_labelled(chain.residues):
-        return False
-    if first.caps != last.caps:
-        return False
-    room = first.number - last.number
-    is_apart = first.ter != last.ter or first.segment != last.segment
-    if not chain.letter:
-        return not is_apart and not last.is_last
-    if not is_apart:
-        return not (last.is_last and room <= 1)
-    return room > 1 and not alpha_distance(last, first) > RISE * room + _FAR
-
-
-def _is_detached(last: Residue, alone: Residue) -> bool:
-    """Whether a residue that is bonded to nothing is far from the chain, by TER or by its number."""
-    return last.ter != alone.ter or (not alone.is_in_table and alone.number - last.number > 100)
-
-
-def _insert(chain: Chain, stretch: list[Residue]) -> bool:
-    """Put a short stretch into the gap of the chain that its numbers name, if it fits there; whether it did."""
-    first, last = stretch[0], stretch[-1]
-    if first.number == NO_NUMBER or not any(residue.is_named for residue in stretch):
-        return False
-    residues = chain.residues
-    for place, (before, after) in enumerate(pairwise(residues), start=1):
-        if before.number < first.number <= last.number < after.number and joints_of([before, after]).is_break[0]:
-            if _reaches(before, first) and _reaches(last, after):
-                residues[place:place] = stretch
-                return True
-            return False
-    is_same = first.ter == residues[0].ter and first.rows[0][0] < residues[0].rows[0][0]
-    if is_same and last.number < residues[0].number and _reaches(last, residues[0]):
-        residues[:0] = stretch
-        return True
-    end = residues[-1]
-    is_near = first.ter == end.ter and 0 < first.number - end.number <= 10 and _reaches(end, first)
-    if is_near and not any(is_standard(residue.names[0]) for residue in stretch):
-        residues += stretch
-        return True
-    return False
-
-
-def _reaches(first: Residue, second: Residue) -> bool:
-    """Whether the residues missing between the two, by their numbers, can span the distance."""
-    return not alpha_distance(first, second) > RISE * (second.number - first.number) + CHAIN_BREAK - RISE
-
-
-def _name(chains: list[Chain]) -> None:
-    """Names by letter; of several chains under one letter the second is A.2; those without letter go by segment id."""
-    taken = {chain.letter for chain in chains}
-    for letter in dict.fromkeys(chain.letter for chain in chains):
-        same = [chain for chain in chains if chain.letter == letter]
-        for number, chain in enumerate(same, start=1):
-            segment = chain.residues[0].segment
-            if len(same) == 1 or (letter and number == 1):
-                chain.name = letter
-            elif letter:
-                chain.name = f"{letter}.{number}"
-                chain.notes.append(f"chain {number} of {len(same)} that the file calls {letter}")
-            else:
-                chain.name = segment if segment and segment not in taken else str(number)
-            taken.add(chain.name)

@@ -1,4 +1,4 @@
-"""Which chains of which entries were asked for, and which of those were never met.
+"""The chains and entries that were asked for, and those of them that were never met.
 
 Entries are the same in upper and lower case, chains are not: large assemblies have a chain A and a chain a.
 """
@@ -17,7 +17,7 @@ class Selection:
         self._there: list[str] = []
 
     def may_be_in(self, stem: str) -> bool:
-        """Whether a file of this name is worth reading; spares a large folder when a few chains are asked for.
+        """True for a file whose name may hold what was asked for; spares a large folder when a few chains are.
 
         The file `1ten_A.pdb` may hold 1TEN, and `1ten.pdb` holds 1TEN_A.
         """

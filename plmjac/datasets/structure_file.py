@@ -18,10 +18,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from plmjac.datasets.atom_table import AtomTable, SequenceTable, read_table
+from plmjac.datasets.chains import Chain, chains_of
 from plmjac.datasets.compressed import DamagedFile, TooLarge, read_bytes
 from plmjac.datasets.placement import Placement, place
-from plmjac.datasets.residue_names import is_standard, residue_letter
-from plmjac.datasets.residues import CA, CB, Chain, Residue, chains_of, joints_of
+from plmjac.datasets.residue_names import is_standard, letter_of, residue_letter
+from plmjac.datasets.residues import CA, CB, Residue, joints_of
 from plmjac.records import Coordinates, Protein, Rejected
 
 SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
@@ -62,8 +63,11 @@ def read_chains(path: Path) -> list[ChainRecord]:
     try:
         table = parse(path)
         chains = chains_of(table)
+        unseen = _chains_without_atoms(table, chains)
         if not chains:
-            return [ChainRecord(entry, None, _reject(entry, path, _why_no_protein(table)))]
+            reason = "; ".join([_why_no_protein(table), *unseen])
+            return [ChainRecord(entry, None, _reject(entry, path, reason))]
+        chains[0].notes += unseen
         entry = _without_chain(entry, [chain.name for chain in chains])
         records = []
         for chain in chains:
@@ -125,7 +129,10 @@ def _read_chain(table: AtomTable, chain: Chain, chains: list[Chain], record_id: 
         return _reject(record_id, path, f"chain {chain.name}: every residue is unknown (UNK)")
     coordinates = _coordinates(fitted)
     notes = [*chain.notes, *_notes(table, chain, fitted)]
-    if np.isnan(np.stack([residue.atoms[0][CB] for residue in fitted.residues])).all():
+    atoms = np.stack([residue.atoms[0] for residue in fitted.residues])
+    if np.isnan(atoms[:, CA]).all():
+        notes.append("no C-alpha, as in coarse-grained models: every residue counts as unresolved")
+    elif np.isnan(atoms[:, CB]).all():
         notes.append("C-alpha only: C-beta taken at C-alpha")
     source = f"{path}, chain {chain.name}"
     numbers = _residue_numbers(fitted, sequence)
@@ -188,6 +195,21 @@ def _sequence_of(table: AtomTable, chain: Chain, chains: list[Chain]) -> Sequenc
     return sequences[min(same.index(chain), len(sequences) - 1)]
 
 
+def _chains_without_atoms(table: AtomTable, chains: list[Chain]) -> list[str]:
+    """A note on the proteins in the file's sequences of which the model has no residue; none where there is no such."""
+    if table.is_mmcif:
+        there = {residue.asym for chain in chains for residue in chain.residues}
+        asyms = {key.removeprefix("asym "): found for key, found in table.sequences.items() if key.startswith("asym ")}
+        unseen = {asym: found for asym, found in asyms.items() if asym not in there}
+    else:
+        used = [_sequence_of(table, chain, chains) for chain in chains]
+        unseen = {letter: found for letter, found in table.sequences.items()
+                  if not any(one is each for one in found for each in used)}  # fmt: skip
+    names = [name for name, found in unseen.items()
+             if 2 * sum(bool(letter_of(each[0])) for each in found[0].names) > len(found[0].names)]  # fmt: skip
+    return [f"{_table_name(table)} has a protein that the model lacks: chain {_listed(names)}"] if names else []
+
+
 def _may_be_anothers(table: AtomTable, chain: Chain, chains: list[Chain]) -> bool:
     """Whether the sequence under the chain's letter may be that of another chain."""
     has_twin = any(other.letter == chain.letter for other in chains if other is not chain)
@@ -203,13 +225,15 @@ def _fit(table: AtomTable, chain: Chain, sequence: SequenceTable) -> _Fitted:
         labelled.sort(key=lambda residue: residue.label)
         columns = np.array([residue.label - 1 for residue in labelled])
         if (np.diff(columns) > 0).all() and columns[-1] < len(letters):
-            rest = [residue for residue in chain.residues if residue.label == 0]
-            columns = np.concatenate([columns, np.full(len(rest), -1)])
-            best = _Fitted(letters, sequence.names, labelled + rest, _given(columns), True)
+            best = _Fitted(letters, sequence.names, labelled, _given(columns), True)
             if best.identity >= MIN_IDENTITY:
+                chain.left_out += [residue for residue in chain.residues if residue.label == 0]
                 return best
     for residues in _orders(chain.residues):
         fitted = _Fitted(letters, sequence.names, residues, place(residues, letters, sequence.names), True)
+        if best is not None and fitted.agreeing == best.agreeing and best.identity >= MIN_IDENTITY:
+            chain.notes.append(f"residues fit {_table_name(table)} in two orders: that of their numbers, which is "
+                               "taken, and that of the file")  # fmt: skip
         if best is None or fitted.agreeing > best.agreeing:
             best = fitted
     assert best is not None
@@ -222,12 +246,12 @@ def _given(columns: Int64[np.ndarray, " R"]) -> Placement:
 
 
 def _orders(residues: list[Residue]) -> list[list[Residue]]:
-    """The residues as they stand in the file, and by their numbers where that is another order."""
+    """The residues by their numbers, and as they stand in the file where that is another order."""
     starts = [0, *(np.flatnonzero(joints_of(residues).is_break) + 1).tolist(), len(residues)]
     stretches = [residues[start:stop] for start, stop in pairwise(starts)]
     stretches.sort(key=lambda stretch: stretch[0].number)
     by_number = [residue for stretch in stretches for residue in stretch]
-    return [residues] if all(a is b for a, b in zip(residues, by_number, strict=True)) else [residues, by_number]
+    return [residues] if all(a is b for a, b in zip(residues, by_number, strict=True)) else [by_number, residues]
 
 
 def _without_sequence(table: AtomTable, chain: Chain) -> _Fitted:
@@ -293,7 +317,7 @@ def _notes(table: AtomTable, chain: Chain, fitted: _Fitted) -> list[str]:
         if backward := [second for first, second in breaks if second.number < first.number]:
             notes.append(f"residue numbers go back at {_listed(backward)}: the order is that of the file")
     if chain.left_out:
-        notes.append(f"left out, bonded to nothing: {_listed(chain.left_out)}")
+        notes.append(f"left out, not part of the chain: {_listed(chain.left_out)}")
     return notes
 
 

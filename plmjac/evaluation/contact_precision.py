@@ -5,6 +5,7 @@ with intervals over proteins, and methods are compared on the proteins that they
 scored is a row too, with NaN and the reason, so that none drops out of an average unseen.
 """
 
+import json
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -111,9 +112,36 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         figures,
         _printed(table, rows, means, differences, settings),
         shown["protein"].nunique(),
-        metrics=_metrics(shown),
-        pictures=_pictures(shown, stores, inputs.structures, settings),
+        {"contact_precision.json": json.dumps(public_scores(table), indent=1, allow_nan=False).encode()},
+        _metrics(shown),
+        _pictures(shown, stores, inputs.structures, settings),
     )
+
+
+def public_scores(table: pd.DataFrame) -> Row:
+    """The means of a table of `contact_precision` as JSON for a public comparison: set, map, contact, range, measure.
+
+    A set is a store. Each range says over how many proteins its means are; `proteins` counts those that have any score,
+    `not_scored` those without. A mean over nothing is null.
+    """
+    sets: Row = {}
+    for (name, model), rows in table.groupby(["store", "model"], sort=False):
+        scored = rows[rows["P@L"].notna()]
+        every, there = set(rows["protein"]), set(scored["protein"])
+        maps: Row = {}
+        for (map_name, atom, cutoff, separations), group in rows[rows["map"].notna()].groupby(
+            ["map", "atom", "cutoff", "range"], sort=False
+        ):
+            definition = maps.setdefault(str(map_name), {}).setdefault(f"{atom} < {cutoff:g} A", {})
+            means = {measure: group[measure].mean() for measure in MEASURES}
+            definition[separations] = {
+                "n": int(group["P@L"].notna().sum()),
+                **{measure: None if pd.isna(mean) else float(mean) for measure, mean in means.items()},
+            }
+        sets[str(name)] = {
+            "model": model, "proteins": len(there), "not_scored": len(every - there), "maps": maps
+        }  # fmt: skip
+    return {"evaluation": "contact_precision", "sets": sets}
 
 
 def contact_precision(

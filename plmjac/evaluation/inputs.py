@@ -19,7 +19,7 @@ from plmjac.store import open_store
 log = logging.getLogger("plmjac.evaluate")
 
 LOCAL = {"demo": ("ids",), "pdb": ("path", "ids", "chains"), "complex": ("path", "chains", "linker", "index_gap"),
-         "cameo_pta": ("path", "split", "ids")}  # fmt: skip
+         "cameo_pta": ("path", "split", "ids"), "contact_maps": ("path", "ids")}  # fmt: skip
 """Datasets with structures, and those of their keys that a store is believed: none is a URL or a folder to write to."""
 
 
@@ -64,9 +64,10 @@ def _own_datasets(stores: Iterable[Store]) -> list[dict[str, Any]]:
     for store in stores:
         recorded = store.recorded.get("dataset", {})
         name = str(recorded.get("name"))
-        local = {"name": name, **{key: recorded[key] for key in LOCAL.get(name, ()) if key in recorded}}
+        keys = (*LOCAL.get(name, ()), "control", "control_seed")  # of null sequences, whose structures have them too
+        local = {"name": name, **{key: recorded[key] for key in keys if key in recorded}}
         if name == "pdb" and not local.get("path"):
-            local = {"name": "pdb", "path": _fetched(recorded)}
+            local["path"] = _fetched(recorded)
         if name not in LOCAL or local in datasets:
             continue
         paths = _listed(local.get("path"))

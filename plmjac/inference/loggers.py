@@ -1,4 +1,4 @@
-"""Where a run's numbers go besides the store: nowhere, a CSV file, or Weights & Biases.
+"""Loggers of a run's metrics: none, a CSV file, or Weights & Biases.
 
 A logger never fails or stalls a run: what it raises is said once and dropped, and what it does not finish in time is
 left behind. Nothing is only in a logger; the store and its manifest hold it all.
@@ -158,7 +158,7 @@ def _wandb(options: WandbLogger, folder: Path) -> Logger:
 
 
 def wandb_mode(asked: Literal["auto", "online", "offline", "disabled"]) -> Literal["online", "offline", "disabled"]:
-    """What `mode: auto` comes to: online where there is a key and a network, else offline (`wandb sync` later)."""
+    """The mode for `mode: auto`: online where there is a key and a network, else offline (`wandb sync` later)."""
     if asked != "auto":
         return asked
     environment = os.environ.get("WANDB_MODE")

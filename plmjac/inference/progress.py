@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
 from plmjac import interruption
-from plmjac.inference.datamodule import PlanDataModule
 from plmjac.records import WorkItem
 
 log = logging.getLogger(__name__)
@@ -32,8 +31,9 @@ def count(proteins: int) -> str:
 class Progress(Callback):
     """Counts residues as their mutants are run, on rank 0."""
 
-    def __init__(self, data: PlanDataModule) -> None:
-        self.data = data
+    def __init__(self, items: list[WorkItem]) -> None:
+        """`items` are those of this rank, once they are known."""
+        self.items = items
         self.residues = 0.0
         self.proteins = 0
         self.total = self.done = 0.0
@@ -46,24 +46,19 @@ class Progress(Callback):
         self._began = self._line = self._metric = time.monotonic()
         if not trainer.is_global_zero:
             return
-        proteins = len({item.key for item in self.data.items})
-        residues = sum(item.stop - item.start for item in self.data.items)
+        proteins = len({item.key for item in self.items})
+        residues = sum(item.stop - item.start for item in self.items)
         threads = f" with threads={torch.get_num_threads()}" if pl_module.device.type == "cpu" else ""
         share = f" (this rank's share of {trainer.world_size})" if trainer.world_size > 1 else ""
         log.info("to compute: %s, %d residues, on %s%s%s", count(proteins), residues, pl_module.device, threads, share)
-        self.total = sum(item.cost for item in self.data.items)
+        self.total = sum(item.cost for item in self.items)
         self._bar = tqdm(
             total=self.total,
             bar_format="{percentage:3.0f}% |{bar}| {postfix} [{elapsed}, {remaining} left]",
             disable=not sys.stderr.isatty(),
         )
 
-    def advance(self, item: WorkItem, count: int) -> None:
-        """Note that `count` mutants of this item's protein were run."""
-        rows = item.stop - item.start
-        self.advance_share(item, count / max(1.0, float(self.data.request.forwards_per_residue * rows)))
-
-    def advance_share(self, item: WorkItem, share: float) -> None:
+    def advance(self, item: WorkItem, share: float) -> None:
         """Note that this share of an item's forwards was run."""
         rows = item.stop - item.start
         step = min(share * item.cost, self.total - self.done)

@@ -1,37 +1,57 @@
-"""The `trainer` and `logger` config groups as types, apart from what they configure, so that checking them is quick."""
+"""All that a prediction can be told, checked: the keys of conf/predict.yaml and of its groups.
 
-import os
+The only schema; `--help`, the sentences about mistakes and the tests of conf/ come from it. Imports no torch, so that a
+mistake is answered at once. Whether a combination makes sense is for the kind of run to say (`_check_jacobian`, ...).
+"""
+
+import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from omegaconf import OmegaConf
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from plmjac.files import UsageError
-
-
-def under_torchrun() -> bool:
-    """Whether torchrun started this process."""
-    return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK"} <= os.environ.keys()
-
-
-def is_rank_zero() -> bool:
-    """Whether this process is the one that speaks, before there is a Trainer to ask."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
-
-
-def is_only_rank() -> bool:
-    """Whether no launcher has started others beside this process."""
-    return not under_torchrun() and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1
+from plmjac import readouts
+from plmjac.config import Config, options, parse
+from plmjac.files import UsageError, nearest
+from plmjac.inference.tasks import TASKS, TaskSpec, register_task
+from plmjac.models.registry import check_options
+from plmjac.readouts import READOUTS
+from plmjac.schedules import Flanking, Random, RandomAvoiding
+from plmjac.segments import AnySegments, Listed, Single
+from plmjac.substitutions import Substitutions
+from plmjac.workplan import Shard
 
 
-class LaunchError(UsageError):
-    """A run that cannot be started as asked for; the message says what to do instead."""
-
-
-class TrainerSettings(BaseModel):
-    """Where a run computes; conf/trainer says what each choice is for."""
+class Settings(BaseModel):
+    """Keys that are checked: an unknown one is an error, and none changes later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(Settings):
+    """The arguments of `plmjac.load_model` but for the device; see conf/model. The registry knows who takes which."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    checkpoint: Path | None = None
+    seed: int = Field(0, ge=0)
+    fast: bool = True
+    compiled: bool | None = None
+    precision: Literal["fp32", "tf32", "fp16"] | None = None
+    token_dropout: bool | None = None
+    bos_eos: Literal["keep", "mask"] = "keep"
+
+    @model_validator(mode="after")
+    def _declared(self) -> "ModelSettings":
+        check_options(self.name, self.model_dump(exclude={"name"}))
+        return self
+
+
+class TrainerSettings(Settings):
+    """Devices and processes; conf/trainer says what each choice is for."""
 
     name: Literal["auto", "cpu", "gpu", "ddp", "slurm"]
     accelerator: Literal["auto", "cpu", "gpu"]
@@ -39,27 +59,21 @@ class TrainerSettings(BaseModel):
     num_nodes: PositiveInt | Literal["auto"]
 
 
-class NoLogger(BaseModel):
+class NoLogger(Settings):
     """`logger=none`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["none"]
 
 
-class CsvLogger(BaseModel):
+class CsvLogger(Settings):
     """`logger=csv`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["csv"]
     dir: Path | None
 
 
-class WandbLogger(BaseModel):
+class WandbLogger(Settings):
     """`logger=wandb`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["wandb"]
     project: str
@@ -72,3 +86,183 @@ class WandbLogger(BaseModel):
 
 
 LoggerSettings = NoLogger | CsvLogger | WandbLogger
+
+
+class FullSchedule(Settings):
+    """Nothing is masked: the ordinary run; see conf/schedule."""
+
+    name: Literal["full"]
+
+
+class PredictSettings(Settings):
+    """Everything a prediction can be told, as conf/predict.yaml documents it."""
+
+    dataset: dict[str, Any]
+    model: ModelSettings
+    substitutions: Substitutions = Field(discriminator="name")
+    schedule: Any
+    segments: AnySegments | None = Field(None, discriminator="name")
+    readout: Literal["contact_head", "jacobian"] | None
+    trainer: TrainerSettings
+    logger: LoggerSettings = Field(discriminator="name")
+    store: Path
+    shard: Shard | None = None
+    keep: tuple[str, ...]
+    heads: Path | None
+    max_length: PositiveInt | None
+    seed: int = Field(ge=0)
+    max_tokens: PositiveInt | None
+    threads: PositiveInt | None
+    rows_per_chunk: PositiveInt | None
+
+    @field_validator("schedule", mode="plain")
+    @classmethod
+    def _by_its_task(cls, schedule: Any) -> Any:
+        """The schedule as the kind of run that answers to it describes its keys."""
+        name = schedule.get("name") if isinstance(schedule, dict) else None
+        if name not in TASKS:
+            raise ValueError(f"there is no such schedule; {nearest(str(name), TASKS)}")
+        return TASKS[name].schema.model_validate(schedule)
+
+    @field_validator("shard", mode="before")
+    @classmethod
+    def _one_of_several(cls, shard: Any) -> Any:
+        return Shard.parse(str(shard)) if shard is not None else None
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _a_folder(cls, store: Any) -> Any:
+        if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(store)):
+            raise ValueError(
+                f"a store is a folder of this machine, not {scheme[0]}...: it comes about by renaming, which object "
+                "stores do not have. Write it to a disk and copy it when it is complete (docs/scale.md)"
+            )
+        return store
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _one_or_several(cls, keep: Any) -> Any:
+        return (keep,) if isinstance(keep, str) else keep
+
+    @field_validator("keep")
+    @classmethod
+    def _known(cls, keep: tuple[str, ...]) -> tuple[str, ...]:
+        known = [name for name, spec in READOUTS.items() if spec.kinds]
+        for name in sorted(set(keep).difference(known)):
+            raise ValueError(f"there is no readout {name!r}; {nearest(name, known)}")
+        return tuple(sorted(set(keep)))
+
+    @model_validator(mode="after")
+    def _go_together(self) -> "PredictSettings":
+        if {"attention", "attention_heads"} <= set(self.keep):
+            raise ValueError("keep attention_heads (to choose heads from) or attention (of those chosen), not both")
+        if "attention" in self.keep and self.heads is None:
+            raise ValueError(
+                "keep=attention is the mean of the heads that a file names: heads=FILE.json. Make one from proteins "
+                "with structures: keep=attention_heads substitutions=none, then "
+                "`python -m plmjac.evaluate +evaluation=attention_heads store=...`"
+            )
+        if self.heads is not None and "attention" not in self.keep:
+            raise ValueError(f"heads={self.heads} has no effect; add attention to keep")
+        TASKS[self.schedule.name].check(self)
+        return self
+
+    @property
+    def compiles_itself(self) -> bool:
+        """On a GPU the run may choose to compile: nobody chose, and forwards are made that read no maps."""
+        if not self.model.fast or self.model.compiled is not None:
+            return False
+        return self.substitutions.name != "none" if self.schedule.name == "full" else self.readout == "jacobian"
+
+
+def _check_jacobian(settings: PredictSettings) -> None:
+    """Every forward needs a use, and no key may be without effect. Raises ValueError with the remedy."""
+    keep, substitutes = settings.keep, settings.substitutions.name != "none"
+    others = set(keep).difference(readouts.keepable("jacobian"))
+    if settings.segments is not None or settings.readout is not None or others:
+        names = ", ".join(["segments", "readout", *(f"keep={name}" for name in sorted(others or {"blocks"}))])
+        raise ValueError(f"{names} have no effect with schedule=full; add schedule=flanking")
+    of_maps = [name for name in keep if {"contact_head", "attention"} & set(READOUTS[name].reads)]
+    if settings.model.compiled and not substitutes and of_maps:
+        raise ValueError(f"model.compiled has no effect where {', '.join(of_maps)} is read and no mutant made")
+    of_mutants = [name for name in keep if READOUTS[name].needs_mutants]
+    if not substitutes and of_mutants:
+        names = ", ".join(of_mutants)
+        raise ValueError(f"substitutions=none makes no mutants, and {names} need them; keep=[logits], for instance")
+    if substitutes and not of_mutants:
+        raise ValueError(
+            "keep must hold contacts or jacobian (or representation), which is what the forward passes are for; "
+            "for what the wild type alone can give add substitutions=none"
+        )
+
+
+def _check_recovery(settings: PredictSettings) -> None:
+    """Recovery has keys of its own, and the Jacobian's have no effect on it. Raises ValueError with the remedy."""
+    name, segments = settings.schedule.name, settings.segments
+    if segments is None:
+        raise ValueError(f"which segments? Add one of: {'  '.join(f'segments={o}' for o in options('segments'))}")
+    if settings.model.compiled and settings.readout != "jacobian":
+        raise ValueError("model.compiled has no effect on readout=contact_head, which reads attention maps")
+    if others := sorted(set(settings.keep).difference(readouts.keepable("recovery"))):
+        raise ValueError(f"keep={others}: with a schedule keep blocks or contacts (recoveries always are)")
+    is_single = isinstance(segments, Single) or (isinstance(segments, Listed) and segments.kind == "single")
+    if is_single and getattr(settings.schedule, "direction", "") in ("inward", "both"):
+        raise ValueError(f"schedule.direction={settings.schedule.direction} needs pairs of windows; use outward")
+    if settings.rows_per_chunk is not None or settings.substitutions.name != "all":
+        raise ValueError(f"rows_per_chunk and substitutions have no effect with schedule={name}")
+
+
+_JACOBIAN = "plmjac.inference.jacobian_task:build"
+_RECOVERY = "plmjac.inference.recovery_task:build"
+register_task("full", TaskSpec(FullSchedule, _JACOBIAN, "jacobian", ("contacts", "logits"), _check_jacobian))
+_MASKED = TaskSpec(RandomAvoiding, _RECOVERY, "recovery", ("blocks",), _check_recovery)
+register_task("flanking", replace(_MASKED, schema=Flanking))
+register_task("random", replace(_MASKED, schema=Random))
+register_task("random_avoiding", _MASKED)
+register_task("random_avoiding_30", _MASKED)  # what it was called until 2026-11-26
+
+OmegaConf.register_new_resolver("readouts", readouts.table, replace=True)  # for --help
+
+
+def parse_predict(config: Config) -> PredictSettings:
+    """Check a prediction's configuration. Raises UsageError; without a dataset it lists those there are."""
+    names = options("dataset")
+    listed = "  ".join(f"+dataset={name}" for name in names)
+    if "dataset" not in config:
+        wrong = [key for key in config if key not in PredictSettings.model_fields]
+        hint = f" ({wrong[0]!r} is no key; {nearest(wrong[0], PredictSettings.model_fields)})" if wrong else ""
+        raise UsageError(f"which dataset?{hint} Add one of: {listed}")
+    if not isinstance(config["dataset"], dict):
+        raise UsageError(f"there is no dataset {config['dataset']!r}; {nearest(str(config['dataset']), names)}")
+    if "name" not in config["dataset"]:
+        raise UsageError(f"which dataset do these keys belong to? Add one of: {listed}")
+    task = TASKS.get(_option(config, "schedule"), TASKS["full"])
+    keep = config.get("keep") if config.get("keep") is not None else list(task.default_keep)
+    store = config.get("store") or _default_store(config)
+    return parse(PredictSettings, {**config, "store": store, "keep": keep})
+
+
+def _default_store(config: Config) -> str:
+    """runs/<dataset>_<model>.zarr, with what else tells the jobs of a sweep apart: schedule, segments, seed."""
+    parts = [_option(config, "dataset"), _option(config, "model")]
+    if _option(config, "schedule") != "full":
+        parts.append(_option(config, "schedule"))
+        parts += [name for name in (_segments_name(config),) if name != "single"]
+    if config.get("seed"):
+        parts.append(f"seed{config['seed']}")
+    return f"runs/{'_'.join(parts)}.zarr"
+
+
+def _segments_name(config: Config) -> str:
+    """The option of `segments`, with the separations of pairs, so that near and far pairs have stores of their own."""
+    name, segments = _option(config, "segments"), config.get("segments")
+    if name != "pairs" or not isinstance(segments, dict):
+        return name
+    low, high = segments.get("min_separation"), segments.get("max_separation")
+    return f"pairs_over_{low}" if high is None else f"pairs_{low}_{high}"
+
+
+def _option(config: Config, group: str) -> str:
+    """The chosen option of a config group."""
+    chosen = config.get(group)
+    return str(chosen.get("name") if isinstance(chosen, dict) else chosen)

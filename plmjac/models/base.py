@@ -5,10 +5,11 @@ All sequences of a batch have one length, so there is no padding and no attentio
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
+from types import MappingProxyType
 from typing import Literal, get_args
 
 import torch
@@ -46,6 +47,11 @@ class ModelSize(ABC):
         return 0
 
     @property
+    def max_length(self) -> int | None:
+        """Residues that the model can take, None without a limit."""
+        return None
+
+    @property
     @abstractmethod
     def num_parameters(self) -> int:
         """Trained numbers, those shared between two places counted once."""
@@ -72,13 +78,17 @@ class LanguageModel(nn.Module):
     """A masked protein language model in eval mode.
 
     A subclass sets `name` and `weights_sha256`, which say exactly which weights these are, and `readouts`, the results
-    that `read` can give (`contact_head` only where trained regression weights are there), and defines `read`, `size`
-    and `device`.
+    that `read` can give (`contact_head` only where trained regression weights are there), and defines `read`; with
+    attention maps `size`, too, which says how many there are.
     """
 
     name: str
     weights_sha256: str
     readouts: frozenset[str]
+    max_length: int | None = None
+    """Residues that the model can take, None without a limit."""
+    facts: Mapping[str, str] = MappingProxyType({})
+    """More that a store's identity has to name, such as the revision of a repository."""
 
     @property
     def device(self) -> torch.device:
@@ -87,8 +97,8 @@ class LanguageModel(nn.Module):
 
     @property
     def size(self) -> ModelSize:
-        """Costs on the device that the model is on."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it costs")
+        """Costs on the device that the model is on; where a subclass has no formulas they are counted in forwards."""
+        return _counted(self)
 
     @property
     def num_parameters(self) -> int:
@@ -125,6 +135,10 @@ class LanguageModel(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
+    def use_compiled(self, wanted: bool) -> bool:
+        """Choose the compiled forward or the ordinary one, where a model has both; True where it is compiled now."""
+        return False
+
     def check_readouts(self, readouts: Collection[str]) -> None:
         """Raise ValueError for a readout that this model does not have."""
         for readout in readouts:
@@ -151,12 +165,27 @@ class LanguageModel(nn.Module):
         return list(heads)
 
 
+def _counted(model: LanguageModel) -> ModelSize:
+    from plmjac.models.counting import CountedSize  # which counts what this module defines
+
+    tensors = list({id(each): each for each in chain(model.parameters(), model.buffers())}.values())
+    return CountedSize(
+        lambda batch, length, _maps: model.logits(torch.zeros(batch, length, dtype=torch.int64, device=model.device)),
+        description=type(model).__name__,
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        weights=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        longest=model.max_length,
+    )
+
+
 def indices_of(length: int, positions: Int64[Tensor, " L"] | None, device: torch.device) -> Int64[Tensor, " T"]:
     """Index of each token, the two ends included: BOS 0, the first residue 1, EOS one after the last.
 
     Counting from BOS keeps rotary angles small and makes a constant shift of `positions` change nothing at all. Raises
     ValueError for `positions` that do not increase or are not one per residue.
     """
+    if length == 0:
+        raise ValueError("a sequence of no residues has no logits")
     if positions is None:
         return torch.arange(length + 2, device=device)
     if len(positions) != length:

@@ -48,10 +48,7 @@ class Checkpoint:
 
     def sha256(self) -> str:
         """Hash the weights file, or for shards the list of their hashes in file order; reads every byte."""
-        digests = [sha256_of_file(path) for path in self.files]
-        if len(digests) == 1:
-            return digests[0]
-        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+        return _sha256_of_files(self.files)
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -84,6 +81,26 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         raise ValueError(f"{where}: {others[0]} is not a tensor")
     layouts.check_tensors(tensors, architecture, where)
     return Checkpoint(files, architecture, token_dropout, tensors)
+
+
+def read_fair_esm(path: Path) -> dict[str, Any]:
+    """A fair-esm checkpoint of any kind, with the contact regression beside it among its tensors."""
+    main = _find_weights(path)
+    content = _read_pickle(main)
+    if not isinstance(content.get("model"), Mapping):
+        raise ValueError(f"{main} is no checkpoint of fair-esm: it has no entry 'model'")
+    return {**content, "model": {**content["model"], **_contact_regression(main)}}
+
+
+def sha256_of_weights(folder: Path) -> str:
+    """Hash the weights of a Hugging Face folder, as `Checkpoint.sha256` does."""
+    main = _find_weights(folder)
+    return _sha256_of_files(_shards(main) if main.name.endswith(".index.json") else (main,))
+
+
+def _sha256_of_files(files: Sequence[Path]) -> str:
+    digests = [sha256_of_file(path) for path in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def sha256_of_file(path: Path) -> str:

@@ -50,12 +50,12 @@ def load(
     token_dropout: bool | None,
     bos_eos: BosEos,
     fast: bool,
-    compiled: bool,
+    compiled: bool | None,
     precision: Precision,
     device: torch.device,
 ) -> LanguageModel:
     """Load the debug model on a device."""
-    make = adapter(fast=fast, compiled=compiled, precision=precision)
+    make = adapter(fast=fast, compiled=compiled, precision=precision, kind=device.type)
     return on_device(debug_model(seed, make, token_dropout=token_dropout is not False, bos_eos=bos_eos), device)
 
 

@@ -8,6 +8,7 @@ as there: by one number for all mutants, which centering takes out.)
 """
 
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,12 @@ from jaxtyping import Complex64, Float, Float32, Int64
 from torch import Tensor
 
 from plmjac.models.architecture import CPU_TOKENS
+from plmjac.models.attention_kernels import attend
 from plmjac.models.esm2_fast import Esm2Fast, FastLayer
+
+log = logging.getLogger(__name__)
+
+_attend = inspect.unwrap(attend)  # of the checks of shapes that tests put around it, which cannot be compiled
 
 
 def layer_step(
@@ -41,19 +47,43 @@ def layer_step(
     cos, sin = cos[:, None, None], sin[:, None, None]
     turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).to(dtype)
     query, key = turned.flatten(-2).permute(2, 0, 3, 1, 4)
-    attended = F.scaled_dot_product_attention(query, key, parts[:, :, 2].flatten(-2).transpose(1, 2))
+    attended = _attend(query, key, parts[:, :, 2].flatten(-2).transpose(1, 2))
     x = x + F.linear(attended.transpose(1, 2).reshape(x.shape), *out)
     hidden = F.linear(F.layer_norm(x, (width,), eps=eps).to(dtype), *up)
     return x + F.linear(F.gelu(hidden.float()).to(dtype), *down)
 
 
 class Esm2Compiled(Esm2Fast):
-    """An ESM-2 for throughput whose layers are compiled."""
+    """An ESM-2 whose layers are compiled; while that is not `in_use`, the forward is that of `Esm2Fast`."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, in_use: bool = True, **options: Any) -> None:
         super().__init__(**options)
-        # Unwrapped of the checks of shapes that tests put around it, which cannot be compiled.
+        self.in_use = in_use
+        # Unwrapped as above.
         self._step: Callable[..., Tensor] = torch.compile(inspect.unwrap(layer_step))
+
+    def compile_layers(self) -> str:
+        """Make both compilations, of one sequence and of several; where that fails, the first line of the error.
+
+        Then the forward is that of `Esm2Fast`. ValueError, which is of the model on this device, is raised.
+        """
+        self.in_use = True
+        try:
+            for batch in (1, 2):
+                self.logits(torch.zeros(batch, 8, dtype=torch.int64, device=self.device))
+        except ValueError:
+            raise
+        except Exception as error:  # whatever Inductor, Triton and the compilers raise
+            self.in_use = False
+            return (str(error).strip() or repr(error)).splitlines()[0]
+        return ""
+
+    def use_compiled(self, wanted: bool) -> bool:
+        """Compile if that is wanted and works, and say so if it does not."""
+        if wanted and not self.in_use and (said := self.compile_layers()):
+            log.warning("torch.compile does not work here (%s): going on without, about 0.8 times as fast", said)
+        self.in_use &= wanted
+        return self.in_use
 
     def _without_maps(
         self,
@@ -62,6 +92,9 @@ class Esm2Compiled(Esm2Fast):
         table: Float[Tensor, "V E"] | None,
         turn: Complex64[Tensor, "T 1 1 P"],
     ) -> None:
+        if not self.in_use:
+            super()._without_maps(ids, x, table, turn)
+            return
         cos, sin = turn[:, 0, 0].real.contiguous(), turn[:, 0, 0].imag.contiguous()
         batch, length, _ = x.shape
         size = max(1, CPU_TOKENS // length) if x.device.type == "cpu" else batch

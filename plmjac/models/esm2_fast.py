@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from plmjac.alphabet import NUM_AMINO_ACIDS
 from plmjac.models.architecture import CPU_TOKENS, Architecture
+from plmjac.models.attention_kernels import attend
 from plmjac.models.base import Precision, indices_of, kernels
 from plmjac.models.esm2 import Esm2Adapter
 from plmjac.models.layouts import CONTACT_HEAD, rotary_frequencies
@@ -81,7 +82,7 @@ class FastLayer(nn.Module):
 
     def attend(self, qkv: Float[Tensor, "B T E"], turn: Complex64[Tensor, "T 1 1 P"]) -> Float[Tensor, "B H T W"]:
         """Attended values by head; no attention map is formed. `qkv` may be overwritten."""
-        return F.scaled_dot_product_attention(*self.heads_of(qkv, turn))
+        return attend(*self.heads_of(qkv, turn))
 
     def finish(self, x: Float32[Tensor, "B T D"], attended: Float[Tensor, "B H T W"]) -> None:
         """From attended values to the layer's output, which overwrites the contiguous `x`."""

@@ -32,7 +32,8 @@ class Published:
         return next(iter(self.weights)) if len(self.weights) == 1 else self.also[-1]
 
 
-# Revisions and hashes as two public repositories record them; this project has not seen the files themselves. A hash
+# Revisions and hashes as public repositories record them; those of 8M and 650M were found again in several that do not
+# depend on one another. This project has not seen the files themselves. A hash
 # that turns out wrong refuses the download, it never lets another file through.
 PUBLISHED: dict[str, Published] = {
     "esm2_8m": Published(

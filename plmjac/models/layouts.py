@@ -114,13 +114,13 @@ def architecture_of_hf_config(config: Mapping[str, Any], where: str) -> tuple[Ar
     if full.get("model_type", "esm") != "esm":
         raise ValueError(f"{where} is of model type {full['model_type']!r}, not an ESM-2 (model type 'esm')")
     if full["position_embedding_type"] == "absolute":
-        raise ValueError(f"{where} is an ESM-1 model (absolute positions); plmjac runs ESM-2 only")
+        raise ValueError(f"{where} is an ESM-1 model (absolute positions), no ESM-2; try model=masked_lm")
     try:
         architecture = Architecture(
-            int(full["num_hidden_layers"]),
-            int(full["hidden_size"]),
-            int(full["num_attention_heads"]),
-            float(full["layer_norm_eps"]),
+            _size(full, "num_hidden_layers", where),
+            _size(full, "hidden_size", where),
+            _size(full, "num_attention_heads", where),
+            _number(full, "layer_norm_eps", where),
         )
     except KeyError as missing:
         raise ValueError(f"the config of {where} lacks {missing.args[0]!r}; it must be that of an ESM-2") from None
@@ -142,14 +142,32 @@ def architecture_of_fair_esm(checkpoint: Mapping[str, Any], where: str) -> tuple
     known = dict(options) if isinstance(options, Mapping) else getattr(options, "__dict__", {})
     arch = str(known.get("arch", ""))
     if arch in {"roberta_large", "protein_bert_base", "msa_transformer"} or "gvp" in arch:
-        raise ValueError(f"{where} is an ESM-1 family checkpoint (arch {arch!r}); plmjac runs ESM-2 only")
+        raise ValueError(f"{where} is an ESM-1 family checkpoint (arch {arch!r}), no ESM-2; try model=esm1b")
     try:
         architecture = Architecture(
-            int(known["encoder_layers"]), int(known["encoder_embed_dim"]), int(known["encoder_attention_heads"])
+            _size(known, "encoder_layers", where),
+            _size(known, "encoder_embed_dim", where),
+            _size(known, "encoder_attention_heads", where),
         )
     except KeyError as missing:
         raise ValueError(f"{where} does not say its {missing.args[0]}; is it a fair-esm ESM-2 file?") from None
     return architecture, bool(known.get("token_dropout", True))
+
+
+def _size(config: Mapping[str, Any], key: str, where: str) -> int:
+    """A whole number of a config. Raises ValueError where it is none, or none that a model can have."""
+    number = _number(config, key, where)
+    if number != int(number) or number < 1:
+        raise ValueError(f"the config of {where} says {key}={config[key]!r}, where a whole number belongs")
+    return int(number)
+
+
+def _number(config: Mapping[str, Any], key: str, where: str) -> float:
+    """A positive number; the largest of an ESM-2 is 5,120."""
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100_000:
+        raise ValueError(f"the config of {where} says {key}={str(value)[:80]}, which no ESM-2 can have")
+    return float(value)
 
 
 def refuse_other_models(names: Iterable[str], where: str) -> None:
@@ -160,7 +178,7 @@ def refuse_other_models(names: Iterable[str], where: str) -> None:
     if any(name.startswith(("trunk.", "esm_s_combine")) for name in found):
         raise ValueError(f"{where} is an ESMFold checkpoint; give its ESM-2 language model (esm2_3b) instead")
     if any("embed_positions" in name or "emb_layer_norm_before" in name for name in found):
-        raise ValueError(f"{where} is an ESM-1 family checkpoint (learned positions); plmjac runs ESM-2 only")
+        raise ValueError(f"{where} is an ESM-1 family checkpoint (learned positions), no ESM-2; try model=esm1b")
 
 
 def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
@@ -215,6 +233,12 @@ def check_tensors(tensors: Mapping[str, Tensor], architecture: Architecture, whe
     for name, shape in (required | optional).items():
         if name in present and tuple(tensors[name].shape) != shape:
             raise ValueError(f"{where}: {name} has shape {tuple(tensors[name].shape)}, {architecture} needs {shape}")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+            raise ValueError(
+                f"{where}: {name} holds {str(tensor.dtype).removeprefix('torch.')} numbers, not floating point ones; "
+                "plmjac reads no quantized weights"
+            )
     check_rotary(tensors, architecture, where)
 
 

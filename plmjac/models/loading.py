@@ -26,12 +26,12 @@ def load(
     token_dropout: bool | None,
     bos_eos: BosEos,
     fast: bool,
-    compiled: bool,
+    compiled: bool | None,
     precision: Precision,
     device: torch.device,
 ) -> LanguageModel:
     """Load an ESM-2 on a device; `token_dropout` None means as the file says."""
-    make = adapter(fast=fast, compiled=compiled, precision=precision)
+    make = adapter(fast=fast, compiled=compiled, precision=precision, kind=device.type)
     opened = open_checkpoint(_source(name, checkpoint))
     _check_size(name, opened.architecture)
     model = make(
@@ -56,35 +56,29 @@ def size(
     return Esm2Size(found, fast, precision, kind)
 
 
-def adapter(*, fast: bool, compiled: bool, precision: Precision) -> Callable[..., Esm2Adapter]:
-    """The class of a path: fair-esm's own module, the fast one, or that compiled.
+def adapter(*, fast: bool, compiled: bool | None, precision: Precision, kind: str) -> Callable[..., Esm2Adapter]:
+    """The class of a path: fair-esm's own module, the fast one, or that compiled, on a GPU also where it may yet be.
 
     Raises ValueError where `compiled` would have no effect.
     """
     if compiled and not fast:
         raise ValueError("compiled=true compiles the fast path; use it with fast=true")
-    if compiled:
-        return partial(Esm2Compiled, precision=precision)
+    if fast and (compiled or (compiled is None and kind == "cuda")):
+        return partial(Esm2Compiled, precision=precision, in_use=bool(compiled))
     return partial(Esm2Fast, precision=precision) if fast else Esm2
 
 
 def on_device(model: Esm2Adapter, device: torch.device) -> LanguageModel:
     """Move a model to its device, and compile it there: a compiler that fails would fail every protein alone.
 
-    Both compilations are made, of one sequence and of several. Raises ValueError where the compiler does not work.
+    Raises ValueError where the compiler does not work.
     """
     model = model.to(device)
-    if not isinstance(model, Esm2Compiled) or (model.precision == "tf32" and device.type != "cuda"):
+    if not isinstance(model, Esm2Compiled) or not model.in_use or (model.precision == "tf32" and device.type != "cuda"):
         return model
-    try:
-        for batch in (1, 2):
-            model.logits(torch.zeros(batch, 8, dtype=torch.int64, device=device))
-    except ValueError:  # of this model on this device
-        raise
-    except Exception as error:  # whatever Inductor, Triton and the compilers raise
-        said = (str(error).strip() or repr(error)).splitlines()[0]
+    if said := model.compile_layers():
         needs = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler"
-        raise ValueError(f"compiled=true needs {needs}; torch.compile does not work here: {said}") from error
+        raise ValueError(f"compiled=true needs {needs}; torch.compile does not work here: {said}")
     return model
 
 

@@ -23,7 +23,7 @@ ENTRY_POINTS = "plmjac.models"
 PRECISIONS = ("fp32", "tf32", "fp16")
 
 COMMON: Mapping[str, Any] = {
-    "checkpoint": None, "seed": 0, "fast": True, "compiled": False, "precision": None, "token_dropout": None,
+    "checkpoint": None, "seed": 0, "fast": True, "compiled": None, "precision": None, "token_dropout": None,
     "bos_eos": "keep",
 }  # fmt: skip
 """Options that a model may declare without saying more, with their defaults; `load_model` documents them."""
@@ -39,6 +39,7 @@ class Registered:
     size: "str | Callable[..., ModelSize] | None"
 
 
+_FAST = ("compiled", False)
 _MODELS: dict[str, Registered] = {}
 
 
@@ -78,7 +79,10 @@ def check_options(name: str, given: Mapping[str, Any]) -> None:
     """
     known = options_of(name)
     for option, value in given.items():
-        if option in known or (option in COMMON and value == COMMON[option]):
+        if option in known:
+            _check_kind(option, value, known[option])
+            continue
+        if option in COMMON and value == COMMON[option]:
             continue
         takes = f"{name} takes {', '.join(sorted(known)) or 'no options'}"
         if option == "checkpoint":
@@ -88,11 +92,19 @@ def check_options(name: str, given: Mapping[str, Any]) -> None:
         raise ValueError(f"there is no key 'model.{option}'; {nearest(option, known)}")
 
 
+def _check_kind(option: str, value: Any, default: Any) -> None:
+    """Raise ValueError for a value of another kind than the default's; None stands for any."""
+    kinds = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}.get(type(default))
+    if kinds is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+        raise ValueError(f"model.{option}={value}: it is {default!r} by default, and takes a value of that kind")
+
+
 def identity(name: str, given: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """The options that change a model's numbers, on a kind of device, as a store records them.
 
     fast, token_dropout and bos_eos are always named where the model takes them, others where they differ from their
-    default, so that a new option does not part a store from its continuation.
+    default, so that a new option does not part a store from its continuation; compiled only where it was asked for: a
+    run that decides for itself says so among the facts of the run.
     """
     known = options_of(name)
     values = {**known, **{option: value for option, value in given.items() if option in known}}
@@ -100,7 +112,8 @@ def identity(name: str, given: Mapping[str, Any], kind: str) -> dict[str, Any]:
     told = {
         option: value
         for option, value in values.items()
-        if option in always or (option not in ("checkpoint", "seed", "precision") and value != known[option])
+        if option in always
+        or (option not in ("checkpoint", "seed", "precision") and value != known[option] and (option, value) != _FAST)
     }
     return told | ({"precision": precision_on(name, given, kind)} if "precision" in known else {})
 
@@ -108,9 +121,9 @@ def identity(name: str, given: Mapping[str, Any], kind: str) -> dict[str, Any]:
 def precision_on(name: str, given: Mapping[str, Any], kind: str) -> "Precision":
     """The arithmetic of a model's matrix products on a kind of device; fp32 where it has no choice."""
     known = options_of(name)
-    if "precision" not in known:
-        return "fp32"
-    return resolve_precision(given.get("precision"), kind, fast=bool(given.get("fast", known.get("fast", True))))
+    if "fast" in known:
+        return resolve_precision(given.get("precision"), kind, fast=bool(given.get("fast", known["fast"])))
+    return resolve_precision((given.get("precision") if "precision" in known else None) or "fp32", kind)
 
 
 def resolve_precision(precision: str | None, device: str, *, fast: bool = True) -> "Precision":
@@ -136,7 +149,7 @@ def load_model(
     device: str = "cpu",
     seed: int = 0,
     fast: bool = True,
-    compiled: bool = False,
+    compiled: bool | None = None,
     precision: "Precision | None" = None,
     token_dropout: bool | None = None,
     bos_eos: "BosEos" = "keep",
@@ -146,11 +159,12 @@ def load_model(
 
     `checkpoint` is a local fair-esm `.pt`, a Hugging Face weights file or its folder, used instead of the published
     weights. `seed` matters to `debug` only. `fast=False` takes fair-esm's own module instead of plmjac's faster one,
-    the same but for rounding; `compiled=True` has the layers of that compiled by torch.compile first. `precision` None
-    means fp16 on a GPU and fp32 elsewhere. `token_dropout` None means as the weights were trained; `bos_eos="mask"` is
-    the variant without BOS and EOS of Zhang et al. (2024). `others` are options of models that declare more. Raises
-    ValueError with a remedy: unknown name, an option without effect on this model, weights that cannot be had, a file
-    that is not an ESM-2 of this size, no such device, a precision that does not exist there, no compiler.
+    the same but for rounding; `compiled=True` has the layers of that compiled by torch.compile first, None leaves that
+    to `LanguageModel.use_compiled`, which a run that is long enough calls on a GPU. `precision` None means fp16 on a
+    GPU and fp32 elsewhere. `token_dropout` None means as the weights were trained; `bos_eos="mask"` is the variant
+    without BOS and EOS of Zhang et al. (2024). `others` are options of models that declare more. Raises ValueError with
+    a remedy: unknown name, an option without effect on this model, weights that cannot be had, a file that is not an
+    ESM-2 of this size, no such device, a precision that does not exist there, no compiler.
     """
     given = {
         "checkpoint": checkpoint, "seed": seed, "fast": fast, "compiled": compiled, "precision": precision,
@@ -210,9 +224,14 @@ def _device(device: str) -> "torch.device":
     return target
 
 
+_ESM1 = {"checkpoint": None, "token_dropout": None, "bos_eos": "keep"}
+_MASKED_LM = {"checkpoint": None, "revision": None, "trust_remote_code": False, "precision": None, "bos_eos": "keep"}
 _ESM2 = {option: default for option, default in COMMON.items() if option != "seed"}
 _DEBUG = {option: default for option, default in COMMON.items() if option != "checkpoint"}
 register("tiny", "plmjac.models.loading:load", options=_ESM2, size="plmjac.models.loading:size")
 register("debug", "plmjac.models.debug:load", options=_DEBUG, size="plmjac.models.debug:size")
 for _size in ("8m", "35m", "150m", "650m", "3b", "15b"):
     register(f"esm2_{_size}", "plmjac.models.loading:load", options=_ESM2, size="plmjac.models.loading:size")
+register("masked_lm", "plmjac.models.masked_lm:load", options=_MASKED_LM, size="plmjac.models.masked_lm:size")
+for _size in ("esm1b", "esm1v"):
+    register(_size, "plmjac.models.esm1:load", options=_ESM1, size="plmjac.models.esm1:size")

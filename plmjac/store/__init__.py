@@ -8,6 +8,7 @@ from plmjac.store.lock import StoreLock
 from plmjac.store.manifest import read_manifest, write_manifest
 from plmjac.store.reader import JacobianStore, StoredProtein, completed, open_store, stored_proteins
 from plmjac.store.saved_rows import SavedRows
+from plmjac.store.under_way import UnderWay
 from plmjac.store.verification import Damage, repair, verify
 from plmjac.store.writer import PendingProtein, StoreWriter, create_or_check, lock
 
@@ -21,6 +22,7 @@ __all__ = [
     "StoreLock",
     "StoreWriter",
     "StoredProtein",
+    "UnderWay",
     "completed",
     "create_or_check",
     "lock",

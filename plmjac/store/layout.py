@@ -1,4 +1,4 @@
-"""Where things lie in a store, and how its files are sealed: docs/format.md in code.
+"""The layout of a store and the seals of its files: docs/format.md in code.
 
 Everything that another process may look at appears by rename, after its bytes were forced to the disk. Costs two
 `fsync`s a file; gives a store that a power cut leaves readable.

@@ -34,7 +34,7 @@ class StoredProtein:
     sequence: str
     chains: Chains | None = None
     is_completed: bool = False
-    """Whether the contact map is that of `completed` rows, as in stores of fewer amino acids since 2026-11-24."""
+    """True where the contact map is that of `completed` rows, as in stores of fewer amino acids since 2026-11-24."""
     residue_numbers: tuple[str, ...] | None = None
     """The author's number of every residue, with insertion codes ("52", "52A"), empty where it is not known.
 
@@ -46,7 +46,7 @@ class StoredProtein:
 
     @property
     def chain_breaks(self) -> tuple[int, ...]:
-        """Where the second chain of a complex and those after it start (from 0); empty for a single chain."""
+        """The first residues of the second chain of a complex and those after it (from 0); empty for a single chain."""
         return self.chains.breaks if self.chains else ()
 
     @cached_property
@@ -227,7 +227,7 @@ def open_store(path: str | Path) -> JacobianStore:
 
 
 def maps_are_completed(attributes: dict[str, Any]) -> bool:
-    """Whether a store with these attributes made its contact maps of completed rows (docs/format.md)."""
+    """True for a store that made its contact maps of completed rows (docs/format.md)."""
     return "symmetrized" in attributes.get("substitutions", {})
 
 
@@ -249,7 +249,7 @@ def completed(path: Path) -> set[str]:
 
 
 def stored_proteins(path: Path, rows: Iterable[ManifestRow]) -> list[Stored]:
-    """What a store holds, by the word of its manifest, or of the proteins themselves where that does not know them.
+    """The proteins in a store, as its manifest has them, or as they say themselves where it does not.
 
     Raises CorruptStoreError where neither can be read.
     """

@@ -6,6 +6,7 @@ all of it. Blocks are exact (float32), so a resumed protein has the bytes of an 
 """
 
 import hashlib
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from plmjac.files import write_whole
+from plmjac.files import TEMPORARY
 from plmjac.records import WorkItem
 from plmjac.store.layout import PENDING
 
@@ -31,10 +32,14 @@ class SavedRows:
         path = self._path(item)
         path.parent.mkdir(parents=True, exist_ok=True)
         data = b"".join(block.tobytes() for block in blocks)
-        write_whole(path, _seal(item, data) + data)
+        temporary = path.with_name(f"{TEMPORARY}{path.name}")
+        with temporary.open("wb") as file:  # not forced to the disk: what a power cut leaves of it fails its seal
+            file.write(_seal(item, data))
+            file.write(data)
+        os.replace(temporary, path)
 
     def load(self, item: WorkItem, shapes: Sequence[tuple[int, ...]]) -> list[Float32[np.ndarray, "R ..."]] | None:
-        """What was kept earlier, in these shapes, or None where nothing was, or nothing whole and of this input."""
+        """The blocks that were kept earlier, in these shapes; None where there are none whole and of this input."""
         path = self._path(item)
         if not path.exists():
             return None

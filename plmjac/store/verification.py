@@ -34,7 +34,7 @@ CONTACT_TOLERANCE = 5e-3
 
 
 RECOVERY_ARRAYS = frozenset({"segments", "reference", "segment", "step", "repeat", "visible", "recovery"})
-"""What every protein of a recovery store has, whatever was kept besides."""
+"""The arrays that every protein of a recovery store has."""
 
 
 UNKNOWN = "the manifest does not know it"
@@ -102,7 +102,7 @@ def _present(folder: Path) -> set[str]:
 
 
 def _store_problems(store: JacobianStore, present: set[str]) -> Iterator[str]:
-    """What is wrong with the store's own files; its zarr.json and manifest were read already."""
+    """Problems of the store's own files; its zarr.json and manifest were read already."""
     try:
         if read_group_document(store.path / PROTEINS / "zarr.json") != {}:
             yield "proteins/zarr.json is not as it was written"
@@ -149,7 +149,7 @@ def _differences(folder: Path, expected: dict[str, str]) -> Iterator[str]:
 
 
 def _disagreements(protein: StoredProtein) -> list[str]:
-    """What the numbers themselves give away, for data whose bytes are as written."""
+    """Contradictions between the arrays of a protein whose bytes are as written."""
     problems = []
     try:
         arrays = {name: protein.array(name) for name in protein.names}

@@ -52,7 +52,7 @@ class PendingProtein:
     arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict)
 
     def write(self, name: str, values: Shaped[np.ndarray, "..."], start: int = 0) -> None:
-        """Write an array, or of one that comes in blocks of rows the block at `start`, the first of them first.
+        """Write a whole array, or of a readout that comes in blocks of rows the block at `start`, the first one first.
 
         Types and chunks are those of its readout. Raises ValueError for a name that is no readout, and where a value is
         not finite.
@@ -67,7 +67,8 @@ class PendingProtein:
         shape = (self.attributes["length"], *values.shape[1:]) if spec.is_in_blocks else values.shape
         if name not in self.arrays:
             self.arrays[name] = self._create(name, shape, spec.chunk_shape(shape, len(values)), stored.dtype)
-        self.arrays[name][start : start + len(values)] = stored
+        first = start if spec.is_in_blocks else 0
+        self.arrays[name][first : first + len(values)] = stored
 
     def commit(self) -> None:
         """Seal the group with the checksum of each of its files and make it appear under proteins/."""

@@ -17,10 +17,10 @@ from esm.model.esm2 import ESM2
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from plmjac.alphabet import AMINO_ACIDS, NUM_AMINO_ACIDS
-from plmjac.coevolution import coevolution
+from plmjac.alphabet import AMINO_ACIDS
+from plmjac.coevolution import coevolution, columns_of_query, read_alignment
 from plmjac.jacobian import categorical_jacobian, contact_map
-from tiny.data import CLS, EOS, FIRST_AMINO_ACID, family_alignment, read_queries
+from tiny.data import CLS, EOS, FIRST_AMINO_ACID, read_queries
 from tiny.network import fast_logits
 
 MIN_SEPARATION = 6
@@ -65,7 +65,8 @@ def load_domain(folder: Path, name: str) -> Domain:
         raise SystemExit(f"train_tiny: the query of {name} is no part of the chain of {structure}")
     inside = positions[start : start + len(query)]
     contacts = np.linalg.norm(inside[:, None] - inside[None], axis=-1) < CONTACT_ANGSTROM
-    baseline = coevolution(family_alignment(folder, name, aligned)[:MAX_SEQUENCES].astype(np.int8))[1]
+    alignment = read_alignment(folder / "alignments" / f"{name}.fasta", MAX_SEQUENCES)
+    baseline = coevolution(np.ascontiguousarray(alignment[:, columns_of_query(aligned)]))[1]
     return Domain(name, structure, sequence, start, start + len(query), contacts, baseline)
 
 
@@ -92,7 +93,7 @@ def jacobian_map(model: ESM2, sequence: str) -> Float64[np.ndarray, "L L"]:
     def logits(tokens: Tensor) -> Tensor:
         number = len(tokens)
         framed = torch.cat([ends[:1].expand(number, 1), tokens + FIRST_AMINO_ACID, ends[1:].expand(number, 1)], dim=1)
-        return fast_logits(model, framed)[:, 1:-1, FIRST_AMINO_ACID : FIRST_AMINO_ACID + NUM_AMINO_ACIDS]
+        return fast_logits(model, framed)[:, 1:-1]
 
     jacobian = categorical_jacobian(logits, esm_tokens(sequence)[1:-1] - FIRST_AMINO_ACID)
     return contact_map(jacobian, overwrite=True).double().numpy()

@@ -1,8 +1,8 @@
-"""Families of aligned sequences as ESM-2 tokens, and masked batches of them as a function of seed and step alone.
+"""Families of aligned sequences, and batches of wild types, their mutants and masked sequences, by seed and step alone.
 
 Nothing but the step has to be saved to go on with a run, and no worker is needed: drawing a batch takes a hundredth of
-a step. What it gives up: everything is in memory, and sequences come as they stand in the columns of the family's
-query, gaps as tokens, without residues before or after.
+a step. A sequence is drawn without its gaps, as a model will see it; which column of the family each residue stands in
+goes along with it. What it gives up: everything is in memory.
 """
 
 from dataclasses import dataclass
@@ -12,44 +12,49 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int8, Int64
 from torch import Tensor
 
 from plmjac.alphabet import NUM_AMINO_ACIDS
 from plmjac.coevolution import GAP, columns_of_query, read_alignment
 
-CLS, PAD, EOS, FIRST_AMINO_ACID, GAP_TOKEN, MASK_TOKEN = 0, 1, 2, 4, 30, 32
+CLS, PAD, EOS, FIRST_AMINO_ACID, MASK_TOKEN = 0, 1, 2, 4, 32
 """Tokens of ESM-2's alphabet; the 20 amino acids are 4 to 23 in the order of AMINO_ACIDS."""
 
 EVALUATION_RATE = 0.15
-"""Share of residues selected in held-out sequences, as in ESM-2's training."""
+"""Share of residues masked in held-out sequences, as in ESM-2's training."""
 
-IGNORED = -100
-"""Target of a place in a batch that counts for nothing."""
+MAX_FLANK = 40
+"""Residues before the family's, and after, at most; most flanks are short, as those of crystal structures are."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """The sequences of one family in its query's columns as ESM-2 tokens, gaps kept, and the query itself."""
+    """The rows of one alignment as states 0 to 20, all columns, and which of them the query has a residue in.
+
+    `columns` are the family's columns in everything else: numbered 0 to L - 1, L the length of the query.
+    """
 
     name: str
     structure: str
     query: str
-    train: Int64[np.ndarray, "N L"]
-    held_out: Int64[np.ndarray, "M L"]
+    columns: Int64[np.ndarray, " L"]
+    train: Int8[np.ndarray, "N C"]
+    held_out: Int8[np.ndarray, "M C"]
 
 
 class Batch(NamedTuple):
-    """Corrupted sequences and what was there: at flat index `selected[k]` token `targets[k]`, in column `columns[k]`.
+    """Sequences as tokens: W wild types, masked sequences without mutants, then the mutants, wild type by wild type.
 
-    Columns are counted through all families of the corpus. `clean` are the sequences before masking.
+    The first S rows are the sequences that were drawn: `family` by number, `residue` the amino acid 0 to 19 at each
+    place (before masking) and `column` its column in the family, both -1 where there is none: at BOS, EOS and padding,
+    and in flanks, which are no part of the family. Columns of insertions are -1 as well.
     """
 
-    tokens: Int64[Tensor, "B T"]
-    selected: Int64[Tensor, " K"]
-    targets: Int64[Tensor, " K"]
-    columns: Int64[Tensor, " K"]
-    clean: Int64[Tensor, "B T"]
+    tokens: Int64[Tensor, "R T"]
+    family: Int64[Tensor, " S"]
+    residue: Int64[Tensor, "S T"]
+    column: Int64[Tensor, "S T"]
 
 
 def read_queries(folder: Path) -> dict[str, tuple[str, str]]:
@@ -62,11 +67,6 @@ def read_queries(folder: Path) -> dict[str, tuple[str, str]]:
     return queries
 
 
-def family_alignment(folder: Path, name: str, query: str) -> Int64[np.ndarray, "N L"]:
-    """The family's alignment in the columns where the query has a residue, as states 0 to 20."""
-    return read_alignment(folder / "alignments" / f"{name}.fasta")[:, columns_of_query(query)].astype(np.int64)
-
-
 def load_families(folder: Path, names: list[str], held_out: float = 0.1) -> list[Family]:
     """Read families and set a tenth of each aside; which sequences these are does not depend on the run's seed."""
     queries = read_queries(folder)
@@ -75,20 +75,131 @@ def load_families(folder: Path, names: list[str], held_out: float = 0.1) -> list
         if name not in queries:
             raise SystemExit(f"train_tiny: no family {name} in {folder / 'queries.fasta'}")
         structure, query = queries[name]
-        states = family_alignment(folder, name, query)
-        tokens = np.where(states == GAP, GAP_TOKEN, states + FIRST_AMINO_ACID)
-        tokens = tokens[np.random.default_rng(0).permutation(len(tokens))]
-        number = max(1, int(len(tokens) * held_out))
-        families.append(Family(name, structure, query.replace("-", ""), tokens[number:], tokens[:number]))
+        rows = read_alignment(folder / "alignments" / f"{name}.fasta")
+        rows = rows[np.random.default_rng(0).permutation(len(rows))]
+        number = max(1, int(len(rows) * held_out))
+        families.append(
+            Family(name, structure, query.replace("-", ""), columns_of_query(query), rows[number:], rows[:number])
+        )
     return families
 
 
-def frame(rows: list[Int64[np.ndarray, " _"]], width: int) -> Int64[np.ndarray, "B T"]:
-    """BOS, the row, EOS, padding."""
-    tokens = np.full((len(rows), width), PAD, dtype=np.int64)
-    for line, row in zip(tokens, rows, strict=True):
-        line[: len(row) + 2] = np.concatenate([[CLS], row, [EOS]])
-    return tokens
+@dataclass(frozen=True)
+class Corpus:
+    """Batches as a function of seed and step.
+
+    Each has `per_family` wild types of every family with `mutants` mutants each, in which `mutations` residues are set
+    at random, and `masked` further sequences, of the families in turn, most of whose residues are masked. In half of
+    the wild types up to 15 % are masked, and the same in their mutants.
+    """
+
+    families: list[Family]
+    per_family: int
+    mutants: int
+    mutations: int
+    masked: int
+    seed: int
+
+    @property
+    def num_wild_types(self) -> int:
+        """Rows of a batch that mutants are made of."""
+        return self.per_family * len(self.families)
+
+    @cached_property
+    def first_columns(self) -> Int64[Tensor, " F"]:
+        """The number of each family's first column when those of all families are counted on."""
+        return torch.tensor(np.cumsum([0, *(len(family.columns) for family in self.families[:-1])]))
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of all families together."""
+        return sum(len(family.columns) for family in self.families)
+
+    def batch(self, step: int, width: int, flanked: bool) -> Batch:
+        """The batch of a step, `width` tokens wide.
+
+        With `flanked` nine sequences of ten have up to 40 residues before or after or both, and some are cut short.
+        """
+        rng = np.random.default_rng((self.seed, step))
+        turn = np.arange(self.masked) + step * self.masked
+        family = np.concatenate([np.repeat(np.arange(len(self.families)), self.per_family), turn % len(self.families)])
+        drawn = [self.families[k].train[rng.integers(len(self.families[k].train))] for k in family]
+        tokens, residue, column = self._placed(drawn, family, rng, width, flanked)
+        number = self.num_wild_types
+        masked = rng.random(residue.shape) < _mask_rates(rng, number, self.masked)
+        some = np.arange(number, len(family))[rng.random(self.masked) < 0.4]
+        masked[some] = ~_windows(rng, (tokens[some] != PAD).sum(axis=1) - 2, width)
+        tokens[masked & is_residue(tokens)] = MASK_TOKEN
+        mutants = self._mutants(tokens[:number], column[:number], rng)
+        arrays = (np.concatenate([tokens, mutants]), family, residue, column)
+        return Batch(*(torch.from_numpy(array) for array in arrays))
+
+    def held_out(self, per_family: int = 32) -> tuple[Int64[Tensor, "S T"], Int64[Tensor, "S T"]]:
+        """Held-out sequences without flanks, 15 % masked, and what was there (-1 elsewhere); always the same."""
+        rng = np.random.default_rng(0)
+        family = np.repeat(np.arange(len(self.families)), per_family)
+        rows = [member.held_out[n % len(member.held_out)] for member in self.families for n in range(per_family)]
+        width = max(int((row != GAP).sum()) for row in rows) + 2
+        tokens, residue, _ = self._placed(rows, family, rng, width, flanked=False)
+        masked = is_residue(tokens) & (rng.random(tokens.shape) < EVALUATION_RATE)
+        tokens[masked] = MASK_TOKEN
+        return torch.from_numpy(tokens), torch.from_numpy(np.where(masked, residue, -1))
+
+    def _placed(
+        self, rows: list[Int8[np.ndarray, " C"]], family: Int64[np.ndarray, " S"], rng: np.random.Generator,
+        width: int, flanked: bool,
+    ) -> tuple[Int64[np.ndarray, "S T"], Int64[np.ndarray, "S T"], Int64[np.ndarray, "S T"]]:  # fmt: skip
+        """Tokens, residues and columns of aligned rows, gaps taken out, flanks put on, and cut off at `width`."""
+        tokens, residue, column = (np.full((len(rows), width), value) for value in (PAD, -1, -1))
+        numbers = [np.full(member.train.shape[1], -1) for member in self.families]
+        for number, member in zip(numbers, self.families, strict=True):
+            number[member.columns] = np.arange(len(member.columns))
+        for line, (row, k) in enumerate(zip(rows, family, strict=True)):
+            where = np.flatnonzero(row != GAP)
+            if flanked and rng.random() < 0.12:
+                lost = (rng.random(2) * 0.35 * len(where)).astype(np.int64)
+                where = where[lost[0] : len(where) - lost[1]]
+            where = where[: width - 2]
+            before, after = self._flanks(rng, width - 2 - len(where)) if flanked else (_NOTHING, _NOTHING)
+            residues = np.concatenate([before, row[where].astype(np.int64), after])
+            inside = slice(1 + len(before), 1 + len(before) + len(where))
+            tokens[line, : len(residues) + 2] = [CLS, *(FIRST_AMINO_ACID + residues), EOS]
+            residue[line, inside], column[line, inside] = row[where], numbers[k][where]
+        return tokens, residue, column
+
+    def _flanks(self, rng: np.random.Generator, room: int) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]]:
+        """Residues before and after: noise of the usual composition, or pieces of other sequences."""
+        lengths = (MAX_FLANK + 1) * rng.random(2) ** 2 * (rng.random(2) < 0.75) * (rng.random() < 0.9)
+        lengths = (lengths * min(1.0, room / max(1, lengths.sum()))).astype(np.int64)
+        if rng.random() < 0.4:
+            others = [self.families[k] for k in rng.integers(len(self.families), size=2)]
+            rows = [member.train[rng.integers(len(member.train))] for member in others]
+            whole = [row[row != GAP].astype(np.int64) for row in rows]
+            starts = [int(rng.random() * max(0, len(row) - length)) for row, length in zip(whole, lengths, strict=True)]
+            before, after = (row[at : at + n] for row, at, n in zip(whole, starts, lengths, strict=True))
+            return before, after
+        before, after = (rng.choice(NUM_AMINO_ACIDS, size=n, p=self._composition) for n in lengths)
+        return before, after
+
+    @cached_property
+    def _composition(self) -> np.ndarray:
+        counts = sum(np.bincount(family.train[family.train < GAP], minlength=GAP) for family in self.families)
+        return np.asarray(counts / np.sum(counts))
+
+    def _mutants(
+        self, wild_types: Int64[np.ndarray, "W T"], column: Int64[np.ndarray, "W T"], rng: np.random.Generator
+    ) -> Int64[np.ndarray, "M T"]:
+        """Copies in which `mutations` residues, in columns of the family and not masked, are set at random."""
+        tokens = np.repeat(wild_types, self.mutants, axis=0)
+        free = np.repeat(is_residue(wild_types) & (column >= 0), self.mutants, axis=0)
+        order = np.argsort(np.where(free, rng.random(tokens.shape), 2.0), axis=1)[:, : self.mutations]
+        random = rng.integers(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS, order.shape)
+        rows = np.arange(len(tokens))[:, None]
+        tokens[rows, order] = np.where(free[rows, order], random, tokens[rows, order])
+        return tokens
+
+
+_NOTHING: Int64[np.ndarray, " _"] = np.zeros(0, dtype=np.int64)
 
 
 def is_residue(tokens: Int64[np.ndarray, "*B"]) -> Bool[np.ndarray, "*B"]:
@@ -96,117 +207,16 @@ def is_residue(tokens: Int64[np.ndarray, "*B"]) -> Bool[np.ndarray, "*B"]:
     return (tokens >= FIRST_AMINO_ACID) & (tokens < FIRST_AMINO_ACID + NUM_AMINO_ACIDS)
 
 
-def mutate(
-    tokens: Int64[np.ndarray, "B T"], rng: np.random.Generator, rate: float
-) -> tuple[Int64[np.ndarray, "B T"], Bool[np.ndarray, "B T"]]:
-    """Set `rate` of the residues to random amino acids; returns the tokens and which those are."""
-    mutated = is_residue(tokens) & (rng.random(tokens.shape) < rate)
-    random = rng.integers(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS, tokens.shape)
-    return np.where(mutated, random, tokens), mutated
+def _mask_rates(rng: np.random.Generator, wild_types: int, masked: int) -> np.ndarray:
+    """The share of residues to mask in each row: 0 to 15 % in half of the wild types, 15 to 95 % where no mutant is."""
+    few = 0.15 * rng.random(wild_types) * (rng.random(wild_types) < 0.5)
+    return np.concatenate([few, 0.15 + 0.8 * rng.random(masked)])[:, None]
 
 
-def corrupt(
-    tokens: Int64[np.ndarray, "B T"],
-    rng: np.random.Generator,
-    rate: float,
-    mutated: Bool[np.ndarray, "B T"] | None = None,
-) -> tuple[Int64[np.ndarray, "B T"], Bool[np.ndarray, "B T"]]:
-    """ESM-2's scheme: select `rate` of the residues; 80 % become MASK, 10 % a random amino acid, 10 % stay.
-
-    Returns the corrupted tokens and which were selected. Gaps are never selected: where a sequence has none is no
-    amino acid, and costs the loss of one. Nor are `mutated` residues, which are not the family's.
-    """
-    selected = is_residue(tokens) & (rng.random(tokens.shape) < rate)
-    if mutated is not None:
-        selected &= ~mutated
-    kind = rng.random(tokens.shape)
-    corrupted = np.where(selected & (kind < 0.8), MASK_TOKEN, tokens)
-    random = rng.integers(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS, tokens.shape)
-    return np.where(selected & (kind >= 0.9), random, corrupted), selected
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Batches as a function of seed and step: families in equal shares, sequences at random.
-
-    The families are split by length into `num_groups` groups of one size, and steps take the groups in turn: a batch of
-    similar lengths wastes little on padding.
-    """
-
-    families: list[Family]
-    batch_size: int
-    rate: float
-    seed: int
-    num_groups: int = 2
-
-    @cached_property
-    def groups(self) -> list[list[Family]]:
-        """Families from short to long, in as many groups as their number can be divided into."""
-        by_length = sorted(self.families, key=lambda family: (family.train.shape[1], family.name))
-        enough = len(by_length) >= 4 and len(by_length) % self.num_groups == 0
-        number = self.num_groups if enough else 1
-        size = len(by_length) // number
-        return [by_length[start : start + size] for start in range(0, len(by_length), size)]
-
-    @cached_property
-    def first_columns(self) -> dict[str, int]:
-        """The number of each family's first column."""
-        lengths = [family.train.shape[1] for family in self.families]
-        firsts = np.cumsum([0, *lengths[:-1]]).tolist()
-        return dict(zip([family.name for family in self.families], firsts, strict=True))
-
-    @property
-    def num_columns(self) -> int:
-        """Columns of all families together."""
-        return sum(family.train.shape[1] for family in self.families)
-
-    def drawn(self, step: int) -> list[Family]:
-        """The family of each sequence in the batch of this step."""
-        turn, group = divmod(step, len(self.groups))
-        families = self.groups[group]
-        return [families[(turn * self.batch_size + k) % len(families)] for k in range(self.batch_size)]
-
-    def batch(self, step: int, mutation_rate: float = 0.0) -> Batch:
-        """The batch of this step. The families of a group take turns, so that over a few steps all have equal shares.
-
-        Width and number of targets depend on the group only, for the compiler's sake.
-        """
-        rng = np.random.default_rng((self.seed, step))
-        families, drawn = self.groups[step % len(self.groups)], self.drawn(step)
-        rows = [family.train[rng.integers(len(family.train))] for family in drawn]
-        tokens = frame(rows, max(family.train.shape[1] for family in families) + 2)
-        mutated = None
-        if mutation_rate:
-            tokens, mutated = mutate(tokens, rng, mutation_rate)
-        corrupted, selected = corrupt(tokens, rng, self.rate, mutated)
-        residues = np.mean([(family.train != GAP_TOKEN).sum() / len(family.train) for family in families])
-        number = max(1, int(self.batch_size * residues * self.rate))
-        return self._of_size(number, drawn, tokens, corrupted, rng.permutation(np.flatnonzero(selected)))
-
-    def held_out(self, per_family: int = 32) -> Batch:
-        """Held-out sequences, 15 % of the residues selected: the same batch whatever the options."""
-        rng = np.random.default_rng(0)
-        drawn = [family for family in self.families for _ in range(per_family)]
-        rows = [family.held_out[k % per_family % len(family.held_out)] for k, family in enumerate(drawn)]
-        tokens = frame(rows, max(len(row) for row in rows) + 2)
-        corrupted, selected = corrupt(tokens, rng, EVALUATION_RATE)
-        where = np.flatnonzero(selected)
-        return self._of_size(len(where), drawn, tokens, corrupted, where)
-
-    def _of_size(
-        self,
-        number: int,
-        drawn: list[Family],
-        tokens: Int64[np.ndarray, "B T"],
-        corrupted: Int64[np.ndarray, "B T"],
-        selected: Int64[np.ndarray, " S"],
-    ) -> Batch:
-        """A batch of `number` targets: surplus ones are dropped, missing ones made up by ones that are ignored."""
-        kept = selected[:number]
-        where, targets, columns = (np.full(number, value, dtype=np.int64) for value in (0, IGNORED, IGNORED))
-        where[: len(kept)] = kept
-        targets[: len(kept)] = tokens.ravel()[kept]
-        row, place = np.divmod(kept, tokens.shape[1])
-        firsts = np.array([self.first_columns[family.name] for family in drawn])
-        columns[: len(kept)] = firsts[row] + place - 1
-        return Batch(*(torch.from_numpy(array) for array in (corrupted, where, targets, columns, tokens)))
+def _windows(rng: np.random.Generator, lengths: Int64[np.ndarray, " K"], width: int) -> Bool[np.ndarray, "K T"]:
+    """Two stretches of 8 to 47 places in each row, which may overlap: all that is not masked of it."""
+    starts = (rng.random((2, len(lengths))) * lengths).astype(np.int64)[..., None]
+    sizes = rng.integers(8, 48, size=(2, len(lengths)))[..., None]
+    places = np.arange(width)
+    inside: Bool[np.ndarray, "K T"] = ((places > starts) & (places <= starts + sizes)).any(axis=0)
+    return inside

@@ -25,7 +25,7 @@ def finish(folder: Path, run: Path, export: Path, fit_families: list[str]) -> li
     model.eval()
     corpus = corpus_of(folder, settings)
     with torch.no_grad():
-        loss = float(masked_loss(model, *corpus.held_out()[:3]))
+        loss = float(masked_loss(model, *corpus.held_out()))
     names = [family.name for family in corpus.families]
     domains = [load_domain(folder, name) for name in names]
     fitted = set(fit_families or names[::2])

@@ -1,11 +1,11 @@
 """fair-esm's ESM2, small: how its weights start, a faster equivalent of its forward, and the losses of training.
 
-The weights are exactly those of fair-esm's ESM2 and a test holds the two forwards equal; this one fuses projections
-and computes logits only where a loss is taken. What it gives up: token dropout as in training is always on, and there
-is no readout of attention (fair-esm's own forward gives that).
+The weights are exactly those of fair-esm's ESM2 and a test holds the two forwards equal; this one fuses projections,
+computes the logits of the amino acids only, and tells how far attention is from where it should look. What it gives up:
+token dropout as in training is always on.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import esm
 import torch
@@ -15,13 +15,43 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from plmjac.alphabet import NUM_AMINO_ACIDS
-from tiny.data import FIRST_AMINO_ACID, MASK_TOKEN, PAD
+from tiny.data import FIRST_AMINO_ACID, MASK_TOKEN, PAD, Batch
+from tiny.teacher import Lesson
 
 Tables = tuple[Float[Tensor, "T D"], Float[Tensor, "T D"]]
 """Cosines and sines of the rotary embedding."""
 
-AMINO_ACID_COLUMNS = slice(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS)
-"""Those of the 33 logits that are of amino acids."""
+AMINO_ACIDS = slice(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS)
+"""Those of the 33 tokens that are amino acids."""
+
+COLUMN_LAYER, LOOKING_LAYERS = 1, (2, 3)
+"""The layer that columns are read off, counted from 0, and the two that are shown where to look."""
+
+
+class Weights(NamedTuple):
+    """What each part of the loss counts."""
+
+    masked: float
+    divergence: float
+    change: float
+    column: float
+    attention: float
+
+
+class Losses(NamedTuple):
+    """The parts of the loss, and the mean square of the change that was to be learnt (`change` is what is left of it).
+
+    `masked`: cross-entropy of masked residues. `divergence`: from the teacher's shares at the residues of wild types, a
+    residue that is seen left out. `change`: squared difference from the teacher's change of the centred logits, summed
+    over amino acids. `column`: cross-entropy of the column. `attention`: cross-entropy of the place to look at.
+    """
+
+    masked: Tensor
+    divergence: Tensor
+    change: Tensor
+    column: Tensor
+    attention: Tensor
+    to_change: Tensor
 
 
 def new_model(layers: int, width: int, heads: int, seed: int) -> ESM2:
@@ -47,7 +77,7 @@ def new_model(layers: int, width: int, heads: int, seed: int) -> ESM2:
 
 
 class ColumnHead(nn.Module):
-    """Reads family and column off the first layer's output; used in training only, and not shipped.
+    """Reads family and column off the second layer's output; used in training only, and not shipped.
 
     A layer that must tell which column of which family each residue is gives the next ones something to attend by.
     """
@@ -57,7 +87,7 @@ class ColumnHead(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.linear = nn.Linear(width, num_columns)
 
-    def forward(self, hidden: Float[Tensor, "K D"]) -> Float[Tensor, "K C"]:
+    def forward(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B C"]:
         """Logits of the columns of all families."""
         logits: Tensor = self.linear(self.norm(hidden))
         return logits
@@ -83,81 +113,103 @@ def _embed(model: ESM2, tokens: Int64[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
     return F.embedding(tokens, model.embed_tokens.weight) * scale[..., None]
 
 
-def _attend(
-    attention: Any, x: Float[Tensor, "N D"], shape: tuple[int, int, int], keys: Float[Tensor, "B 1 1 T"],
-    tables: Tables,
-) -> Float[Tensor, "N D"]:  # fmt: skip
-    """Self-attention with one projection for queries, keys and values."""
-    batch, length, heads = shape
+def _queries_keys_values(
+    attention: Any, x: Float[Tensor, "B T D"], heads: int, tables: Tables
+) -> tuple[Float[Tensor, "B H T E"], Float[Tensor, "B H T E"], Float[Tensor, "B H T E"]]:
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     weight = torch.cat([projection.weight for projection in projections])
     bias = torch.cat([projection.bias for projection in projections])
-    q, k, v = F.linear(x, weight, bias).view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
-    mixed = F.scaled_dot_product_attention(_rotate(q, tables), _rotate(k, tables), v, attn_mask=keys)
-    joined = mixed.transpose(1, 2).reshape(batch * length, -1)
-    return F.linear(joined, attention.out_proj.weight, attention.out_proj.bias)
+    q, k, v = F.linear(x, weight, bias).view(*x.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+    return _rotate(q, tables), _rotate(k, tables), v
+
+
+def _looking_loss(
+    q: Float[Tensor, "W H T E"], k: Float[Tensor, "W H T E"], keys: Float[Tensor, "W 1 1 T"],
+    look: Int64[Tensor, "W H T"], strength: Float[Tensor, "W H T"],
+) -> Float[Tensor, ""]:  # fmt: skip
+    """Cross-entropy of attention against the one place that each head should look at, weighted by `strength`."""
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + keys
+    shares = scores.gather(-1, look[..., None])[..., 0] - scores.logsumexp(dim=-1)
+    loss: Tensor = -(shares * strength).sum() / strength.sum().clamp(min=1)
+    return loss
 
 
 def hidden_states(
-    model: ESM2, tokens: Int64[Tensor, "B T"], tables: Tables | None = None
-) -> list[Float[Tensor, "N D"]]:
-    """The output of each layer of fair-esm's ESM2.forward before the last layer norm, all tokens in one axis.
+    model: ESM2, tokens: Int64[Tensor, "B T"], tables: Tables | None = None, lesson: Lesson | None = None
+) -> tuple[list[Float[Tensor, "B T D"]], list[Float[Tensor, ""]]]:
+    """The output of each layer of fair-esm's ESM2.forward before the last layer norm, and the losses of attention.
 
-    `tables` are those of `rotary_tables`; compiled code that is not given them computes every cosine anew, each time.
+    `tables` are those of `rotary_tables`, which are made anew where they are not given. There is a loss of attention
+    for each of `LOOKING_LAYERS` if there is a lesson, over the first rows of the tokens, which it is about.
     """
-    batch, length = tokens.shape
-    width, heads = model.embed_dim, model.attention_heads
-    tables = rotary_tables(length, width // heads) if tables is None else tables
-    keys = torch.zeros(batch, 1, 1, length).masked_fill((tokens == PAD)[:, None, None], -1e9)
-    x = _embed(model, tokens).view(batch * length, width)
-    states = []
-    for layer in model.layers:
-        x = x + _attend(layer.self_attn, layer.self_attn_layer_norm(x), (batch, length, heads), keys, tables)
+    heads = model.attention_heads
+    tables = rotary_tables(tokens.shape[1], model.embed_dim // heads) if tables is None else tables
+    keys = torch.zeros(len(tokens), 1, 1, tokens.shape[1]).masked_fill((tokens == PAD)[:, None, None], -1e9)
+    x = _embed(model, tokens)
+    states, losses = [], []
+    for number, layer in enumerate(model.layers):
+        q, k, v = _queries_keys_values(layer.self_attn, layer.self_attn_layer_norm(x), heads, tables)
+        if lesson is not None and number in LOOKING_LAYERS:
+            look, strength = (part[LOOKING_LAYERS.index(number)] for part in (lesson.look, lesson.strength))
+            losses.append(_looking_loss(q[: len(look)], k[: len(look)], keys[: len(look)], look, strength))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keys).transpose(1, 2).flatten(2)
+        x = x + layer.self_attn.out_proj(mixed)
         x = x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))
         states.append(x)
-    return states
+    return states, losses
 
 
-def fast_logits(model: ESM2, tokens: Int64[Tensor, "B T"]) -> Float[Tensor, "B T 33"]:
-    """`model(tokens)["logits"]`, faster."""
-    return _lm_head(model, hidden_states(model, tokens)[-1]).view(*tokens.shape, -1)
+def fast_logits(model: ESM2, tokens: Int64[Tensor, "B T"]) -> Float[Tensor, "B T 20"]:
+    """Those of `model(tokens)["logits"]` that are of amino acids, faster."""
+    return _lm_head(model, hidden_states(model, tokens)[0][-1])
 
 
-def _lm_head(model: ESM2, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N 33"]:
+def _lm_head(model: ESM2, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T 20"]:
     head = model.lm_head
     x = head.layer_norm(F.gelu(head.dense(model.emb_layer_norm_after(hidden))))
-    return F.linear(x, model.embed_tokens.weight, head.bias)
+    return F.linear(x, model.embed_tokens.weight[AMINO_ACIDS], head.bias[AMINO_ACIDS])
 
 
-def masked_loss(model: ESM2, tokens: Tensor, selected: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy, in nats, at the selected positions only."""
-    return F.cross_entropy(_lm_head(model, hidden_states(model, tokens)[-1][selected]), targets)
+def masked_loss(model: ESM2, tokens: Int64[Tensor, "S T"], residue: Int64[Tensor, "S T"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy over the amino acids, in nats, of the residues (-1: none) at the masked places."""
+    return _masked_loss(fast_logits(model, tokens), tokens, residue)
+
+
+def _masked_loss(
+    logits: Float[Tensor, "S T 20"], tokens: Int64[Tensor, "S T"], residue: Int64[Tensor, "S T"]
+) -> Float[Tensor, ""]:
+    target = torch.where(tokens == MASK_TOKEN, residue, -1)
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-1)
 
 
 def training_losses(
-    model: ESM2, head: ColumnHead, weight: float, tables: Tables,
-    tokens: Tensor, selected: Tensor, targets: Tensor, columns: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The loss that is minimised, and `masked_loss` as the greater part of it.
-
-    The other part is `weight` times the cross-entropy of the column, read off the first layer at the same positions:
-    that layer then soon tells what each residue is, and the later ones can attend to what it touches.
-    """
-    states = hidden_states(model, tokens, tables)
-    masked = F.cross_entropy(_lm_head(model, states[-1][selected]), targets)
-    return masked + weight * F.cross_entropy(head(states[0][selected]), columns), masked
-
-
-def taught_losses(
-    model: ESM2, head: ColumnHead, weight: float, teacher_weight: float, tables: Tables,
-    tokens: Tensor, selected: Tensor, targets: Tensor, columns: Tensor,
-    places: Tensor, wanted: Tensor, seen: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`training_losses`, plus `teacher_weight` times the divergence from what the teacher expects (tiny.teacher)."""
-    states = hidden_states(model, tokens, tables)
+    model: ESM2, head: ColumnHead, batch: Batch, lesson: Lesson, first_columns: Int64[Tensor, " F"], tables: Tables
+) -> Losses:
+    """All parts of the loss of a batch; `first_columns` is the number of each family's first column."""
+    states, attention = hidden_states(model, batch.tokens, tables, lesson)
     logits = _lm_head(model, states[-1])
-    masked = F.cross_entropy(logits[selected], targets)
-    column = F.cross_entropy(head(states[0][selected]), columns)
-    shares = torch.log_softmax(logits[places][:, AMINO_ACID_COLUMNS].masked_fill(seen, -1e4), dim=-1)
-    divergence = (wanted * (torch.log(wanted + 1e-9) - shares)).sum(dim=-1).mean()
-    return masked + weight * column + teacher_weight * divergence, masked
+    drawn, wild_types = len(batch.family), len(lesson.expected)
+    column = torch.where(batch.column >= 0, batch.column + first_columns[batch.family][:, None], -1)
+    named = head(states[COLUMN_LAYER][:drawn]).flatten(0, 1)
+    change = logits[drawn:] - logits[:wild_types].repeat_interleave(len(lesson.change) // wild_types, dim=0)
+    change = change - change.mean(dim=-1, keepdim=True)
+    moved = lesson.moved.sum()
+    return Losses(
+        _masked_loss(logits[:drawn], batch.tokens[:drawn], batch.residue),
+        _divergence(logits[:wild_types], batch.tokens[:wild_types], lesson),
+        ((change - lesson.change).square().sum(dim=-1) * lesson.moved).sum() / moved,
+        F.cross_entropy(named, column.flatten(), ignore_index=-1),
+        torch.stack(attention).mean(),
+        (lesson.change.square().sum(dim=-1) * lesson.moved).sum() / moved,
+    )
+
+
+def _divergence(logits: Float[Tensor, "W T 20"], tokens: Int64[Tensor, "W T"], lesson: Lesson) -> Float[Tensor, ""]:
+    """Of the model's shares from the teacher's; that of the residue that is seen is left out of both.
+
+    What its neighbours say of the other residues is what is to be learnt, and not that it is there.
+    """
+    seen = (tokens - FIRST_AMINO_ACID)[..., None] == torch.arange(NUM_AMINO_ACIDS)
+    ours = torch.log_softmax(logits.masked_fill(seen, -1e4), dim=-1)
+    theirs = torch.log_softmax(lesson.expected.masked_fill(seen, -1e4), dim=-1)
+    return ((theirs.exp() * (theirs - ours)).sum(dim=-1) * lesson.taught).sum() / lesson.taught.sum()

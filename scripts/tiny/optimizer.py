@@ -1,6 +1,6 @@
 """Muon for the matrices inside the network and Adam for the rest, as one optimiser, and the learning rate over a run.
 
-What it gives up: Muon's choices (momentum 0.95, four iterations, Nesterov) are fixed.
+What it gives up: Muon's choices (momentum 0.95, five iterations, Nesterov) are fixed.
 """
 
 import math
@@ -79,7 +79,7 @@ class MuonAdam(torch.optim.Optimizer):
         torch._foreach_addcdiv_(parameters, means, roots, rates)
 
 
-def orthogonalize(matrices: Float[Tensor, "K R C"], iterations: int = 4) -> Float[Tensor, "K R C"]:
+def orthogonalize(matrices: Float[Tensor, "K R C"], iterations: int = 5) -> Float[Tensor, "K R C"]:
     """Bring all singular values to about 1 by Newton-Schulz iterations with Muon's coefficients (R <= C)."""
     x: Tensor = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(iterations):

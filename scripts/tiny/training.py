@@ -1,6 +1,6 @@
-"""Masked language modelling with Lightning: settings, loss curve, checkpoints that a killed run goes on from.
+"""Training with Lightning: settings, loss curve, checkpoints that a killed run goes on from.
 
-What it gives up: one CPU core, fp32, a model of less than a million parameters; nothing here scales.
+What it gives up: one CPU core, fp32, a model of little more than a million parameters; nothing here scales.
 """
 
 import csv
@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
 
 from tiny.data import Batch, Corpus, load_families
-from tiny.network import (
-    ColumnHead,
-    Tables,
-    masked_loss,
-    new_model,
-    rotary_tables,
-    taught_losses,
-    training_losses,
-)
+from tiny.network import ColumnHead, Losses, Tables, Weights, masked_loss, new_model, rotary_tables, training_losses
 from tiny.optimizer import MuonAdam, parameter_groups, rate_factor
 from tiny.teacher import Lesson, Teacher
 
-ADJUSTABLE = {"steps", "decay_steps", "teacher_steps"}
-"""Settings that a run may go on with other values of: each only says when something ends."""
+ADJUSTABLE = {
+    "steps", "decay_steps", "looking_steps", "mutants", "mutations", "masked", "long", "long_share", "weights",
+}  # fmt: skip
+"""Settings that a run may go on with other values of: what may change along the way, sooner or later."""
 
 
 @dataclass(frozen=True)
@@ -46,63 +39,65 @@ class Settings:
     heads: int
     steps: int
     decay_steps: int
-    batch_size: int
-    mask_rate: float
+    per_family: int
+    mutants: int
+    mutations: int
+    masked: int
+    short: int
+    long: int
+    long_share: float
     lr: float
     adam_lr: float
     weight_decay: float
-    column_weight: float
+    weights: list[float]
+    looking_steps: int
     seed: int
-    teacher_weight: float = 0.0
-    teacher_steps: int = 0
-    mutation_rate: float = 0.0
-    """The last three as they were before there was a teacher, for checkpoints of then."""
+
+    def shape(self, step: int) -> tuple[int, bool]:
+        """Width in tokens of the batch of a step, and whether its sequences have flanks."""
+        flanked = bool(np.random.default_rng((self.seed, step, 1)).random() < self.long_share)
+        return (self.long if flanked else self.short), flanked
+
+    def weights_at(self, step: int) -> Weights:
+        """Weights of the parts of the loss; that of attention goes to nothing over the last quarter of its steps."""
+        left = (self.looking_steps - step) / max(1.0, 0.25 * self.looking_steps)
+        weights = Weights(*self.weights)
+        return weights._replace(attention=weights.attention * min(1.0, max(0.0, left)))
 
 
-class Steps(IterableDataset[tuple[Batch, Lesson | None]]):
-    """Batches from step `start` on, and what the teacher says of those that it has a word in."""
+class Steps(IterableDataset[tuple[Batch, Lesson]]):
+    """Batches from step `start` on, and what the teacher says of them."""
 
-    def __init__(self, corpus: Corpus, teacher: Teacher | None, settings: Settings, start: int) -> None:
+    def __init__(self, corpus: Corpus, teacher: Teacher, settings: Settings, start: int) -> None:
         self.corpus, self.teacher, self.settings, self.start = corpus, teacher, settings, start
 
-    def __iter__(self) -> Iterator[tuple[Batch, Lesson | None]]:
+    def __iter__(self) -> Iterator[tuple[Batch, Lesson]]:
         for step in range(self.start, self.settings.steps):
-            if self.teacher is None or step >= self.settings.teacher_steps:
-                yield self.corpus.batch(step), None
-                continue
-            batch = self.corpus.batch(step, self.settings.mutation_rate)
-            rng = np.random.default_rng((self.settings.seed, step, 1))
-            group = self.corpus.groups[step % len(self.corpus.groups)]
-            yield batch, self.teacher.lesson(batch, self.corpus.drawn(step), group, rng)
+            batch = self.corpus.batch(step, *self.settings.shape(step))
+            yield batch, self.teacher.lesson(batch, self.corpus.num_wild_types)
 
 
 class TinyModule(pl.LightningModule):
     """A masked language model with the fast forward, and the column head that only training has."""
 
-    def __init__(self, settings: Settings, num_columns: int, *, compiled: bool) -> None:
+    def __init__(self, settings: Settings, corpus: Corpus) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.first_columns = settings, corpus.first_columns
         self.model = new_model(settings.layers, settings.width, settings.heads, settings.seed)
-        self.column_head = ColumnHead(settings.width, num_columns)
+        self.column_head = ColumnHead(settings.width, corpus.num_columns)
         self._tables: dict[int, Tables] = {}
-        compiler: Any = partial(torch.compile, dynamic=False) if compiled else lambda function: function
-        self._losses, self._taught_losses = compiler(training_losses), compiler(taught_losses)
 
-    def training_step(self, given: tuple[Batch, Lesson | None], batch_index: int) -> dict[str, Tensor]:
-        """What is minimised, and the cross-entropy at the selected positions for the journal."""
+    def training_step(self, given: tuple[Batch, Lesson], batch_index: int) -> dict[str, Tensor]:
+        """What is minimised, and the parts of it for the journal."""
         batch, lesson = given
         length = batch.tokens.shape[1]
         if length not in self._tables:
             self._tables[length] = rotary_tables(length, self.settings.width // self.settings.heads)
-        tables, masked_tokens = self._tables[length], batch[:4]
-        weight, teacher_weight = self.settings.column_weight, self.settings.teacher_weight
-        if lesson is None:
-            total, masked = self._losses(self.model, self.column_head, weight, tables, *masked_tokens)
-        else:
-            total, masked = self._taught_losses(
-                self.model, self.column_head, weight, teacher_weight, tables, *masked_tokens, *lesson
-            )
-        return {"loss": total, "masked": masked.detach()}
+        losses = training_losses(self.model, self.column_head, batch, lesson, self.first_columns, self._tables[length])
+        weights = self.settings.weights_at(self.global_step)
+        total = sum(weight * loss for weight, loss in zip(weights, losses, strict=False))
+        assert isinstance(total, Tensor)
+        return {"loss": total, "parts": torch.stack(losses).detach()}
 
     def configure_optimizers(self) -> Any:
         """The optimiser of the settings under the schedule of `rate_factor`."""
@@ -126,9 +121,9 @@ class Journal(pl.Callback):
     """The loss curve as CSV, a line on the screen, and the checkpoint that a new start goes on from."""
 
     def __init__(self, corpus: Corpus, out: Path, every: int) -> None:
-        self.corpus, self.out, self.every = corpus, out, every
+        self.out, self.every = out, every
         self.held_out = corpus.held_out()
-        self.losses: list[float] = []
+        self.parts: list[Tensor] = []
         self.began = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -138,29 +133,30 @@ class Journal(pl.Callback):
         rows = list(csv.reader(path.open(encoding="utf-8"))) if path.exists() and self.first else []
         kept = [row for row in rows[1:] if int(row[0]) <= self.first]
         with path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([["step", "train_loss", "held_out_loss"], *kept])
+            csv.writer(file).writerows([["step", *Losses._fields, "held_out"], *kept])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Every `every` steps: mean training loss since the last row, held-out loss, checkpoint."""
-        self.losses.append(float(outputs["masked"]))
+        """Every `every` steps: mean losses since the last row, held-out loss, checkpoint."""
+        self.parts.append(outputs["parts"])
         step = trainer.global_step
         if step % self.every == 0 or step == trainer.max_steps:
             self._row(trainer, pl_module, step)
-            self.losses.clear()
+            self.parts.clear()
 
     def _row(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
         with torch.no_grad():
-            held_out = float(masked_loss(pl_module.model, *self.held_out[:3]))
-        train = sum(self.losses) / len(self.losses)
+            held_out = float(masked_loss(pl_module.model, *self.held_out))
+        means = Losses(*torch.stack(self.parts).mean(dim=0))
         save_checkpoint(trainer, self.out / "last.ckpt")
         with (self.out / "loss.csv").open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerow([step, f"{train:.6f}", f"{held_out:.6f}"])
+            csv.writer(file).writerow([step, *(f"{float(mean):.6f}" for mean in means), f"{held_out:.6f}"])
         seconds = (time.monotonic() - self.began) / max(1, step - self.first)
-        left = (trainer.max_steps - step) * seconds / 60
-        print(f"step {step:6d}  train {train:.4f}  held out {held_out:.4f}  {seconds * 1e3:.0f} ms/step  "
-              f"{left:.0f} min left", flush=True)  # fmt: skip
+        print(f"step {step:6d}  masked {means.masked:.3f}  held out {held_out:.3f}  column {means.column:.3f}  "
+              f"attention {means.attention:.3f}  change explained {1 - means.change / means.to_change:.3f}  "
+              f"{seconds * 1e3:.0f} ms/step  {(trainer.max_steps - step) * seconds / 60:.0f} min left",
+              flush=True)  # fmt: skip
 
 
 def save_checkpoint(trainer: pl.Trainer, path: Path) -> None:
@@ -178,40 +174,35 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def corpus_of(folder: Path, settings: Settings) -> Corpus:
     """The data as these settings see it."""
-    families = load_families(folder, settings.families)
-    return Corpus(families, settings.batch_size, settings.mask_rate, settings.seed)
+    s = settings
+    return Corpus(load_families(folder, s.families), s.per_family, s.mutants, s.mutations, s.masked, s.seed)
 
 
-def train(folder: Path, out: Path, settings: Settings, *, every: int = 200, compiled: bool = True) -> None:
+def train(folder: Path, out: Path, settings: Settings, *, every: int = 100) -> None:
     """Train to `settings.steps`, going on from `out/last.ckpt` where there is one.
 
     `ADJUSTABLE` settings may differ from those of the checkpoint; any other difference ends the program, for the curve
-    would be that of no settings at all. So does an end of the teacher that is changed once one of the two is past.
+    would be that of no settings at all.
     """
     out.mkdir(parents=True, exist_ok=True)
-    corpus = corpus_of(folder, settings)
     last = out / "last.ckpt"
     start = 0
     if last.exists():
         checkpoint = load_checkpoint(last)
         start = int(checkpoint["global_step"])
         then, now = checkpoint["settings"], asdict(settings)
-        then = asdict(Settings(**then))
-        changed = {key for key in now if then[key] != now[key]} - ADJUSTABLE
-        if then["teacher_steps"] != now["teacher_steps"] and min(then["teacher_steps"], now["teacher_steps"]) < start:
-            changed.add("teacher_steps")
+        changed = {key for key in now if then.get(key) != now[key]} - ADJUSTABLE
         if changed:
             raise SystemExit(f"train_tiny: {last} was made with other {', '.join(sorted(changed))}; take another --out")
     if start >= settings.steps:
         print(f"{last} has {start} steps already")
         return
+    corpus = corpus_of(folder, settings)
     trainer = pl.Trainer(
         max_steps=settings.steps, max_epochs=-1, accelerator="cpu", devices=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=[Journal(corpus, out, every)], default_root_dir=out,
     )  # fmt: skip
-    teacher = Teacher(corpus.families, out / "teacher") if start < settings.teacher_steps else None
+    teacher = Teacher(corpus.families, out / "teacher", settings.heads)
     loader = DataLoader(Steps(corpus, teacher, settings, start), batch_size=None)
-    trainer.fit(
-        TinyModule(settings, corpus.num_columns, compiled=compiled), loader, ckpt_path=last if last.exists() else None
-    )
+    trainer.fit(TinyModule(settings, corpus), loader, ckpt_path=last if last.exists() else None)

@@ -71,7 +71,10 @@ def mmcif(path: Path, kind: str, names: list[str], rows: list[str], numbers: lis
 
 
 SEQUENCE = "MKTAYIAKQRHISFVKSHFCRQLEERLGLIEV"
-THREE = dict(zip("ARNDCQEGHILKMFPSTWYVX", ["ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE", "LEU", "LYS", "MET", "PHE", "PRO", "SER", "THR", "TRP", "TYR", "VAL", "UNK"], strict=True))  # fmt: skip
+_THREE_LETTERS = """
+ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL UNK
+"""
+THREE = dict(zip("ARNDCQEGHILKMFPSTWYVX", _THREE_LETTERS.split(), strict=True))
 
 
 def fold(length: int, seed: int = 0, at: float = 0.0) -> np.ndarray[Any, Any]:

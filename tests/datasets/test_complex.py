@@ -57,6 +57,7 @@ def test_a_structure_gives_one_complex_with_coordinates_where_the_residues_are(t
     x = [19.0, 22.8, np.nan, np.nan, 3.8, 7.6, 11.4]
     np.testing.assert_allclose(both.structure.alpha[:, 0], x)
     np.testing.assert_allclose(both.structure.beta[:, 1], [1.5, 1.5, np.nan, np.nan, 1.5, 1.5, 0.0])
+    assert both.residue_numbers == ("5", "6", "", "", "1", "2", "3")
     contacts = both.structure.contacts("ca", 8.0)
     assert contacts.resolved.tolist() == [True, True, False, False, True, True, True]
     assert {(i, j) for i, j in zip(*np.nonzero(contacts.pairs), strict=True) if i < 2 <= j} == {(0, 6)}

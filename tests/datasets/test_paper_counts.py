@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from plmjac.datasets import build
-from plmjac.inference.device import DEFAULT_MAX_TOKENS
+from plmjac.inference.launch import DEFAULT_MAX_TOKENS
 from plmjac.records import Protein
 from plmjac.workplan import forwards
 

@@ -123,7 +123,8 @@ def real_files(shared_data: Path) -> list[Path]:
 def biopython(file: Path) -> Any:
     from Bio.PDB import MMCIFParser, PDBParser
 
-    text = (gzip.open(file) if file.suffix == ".gz" else file.open("rb")).read().decode()
+    content = file.read_bytes()
+    text = (gzip.decompress(content) if file.suffix == ".gz" else content).decode()
     parser = MMCIFParser(QUIET=True) if ".cif" in file.name else PDBParser(QUIET=True)
     return parser.get_structure("x", io.StringIO(text))
 

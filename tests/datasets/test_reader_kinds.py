@@ -1,5 +1,6 @@
 """Files as programs write them: each kind of file with the one thing that it should be read as."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -79,25 +80,11 @@ def test_a_free_amino_acid_is_a_ligand_and_is_told(tmp_path: Path) -> None:
         assert "GLU 264" in protein.note
 
 
-FORCE_FIELD_NAMES = (
-    "HID",
-    "HIE",
-    "HIP",
-    "HSD",
-    "HSE",
-    "HSP",
-    "CYX",
-    "CYM",
-    "ASH",
-    "GLH",
-    "LYN",
-    "NMET",
-    "CVAL",
-    "LYSH",
-)
+FORCE_FIELD_NAMES = ["HID", "HIE", "HIP", "HSD", "HSE", "HSP", "CYX", "CYM", "ASH", "GLH", "LYN"]
+FORCE_FIELD_NAMES += ["NMET", "CVAL", "LYSH", "HISB"]
 
 
-@pytest.mark.parametrize("name", [*FORCE_FIELD_NAMES, "HISB"])
+@pytest.mark.parametrize("name", FORCE_FIELD_NAMES)
 def test_names_of_force_fields(tmp_path: Path, name: str) -> None:
     letter = {"N": "M", "L": "K", "A": "D", "G": "E"}.get(name[0], "V" if name == "CVAL" else name[0])
     place = SEQUENCE.index(letter) if letter in SEQUENCE else 0
@@ -105,6 +92,32 @@ def test_names_of_force_fields(tmp_path: Path, name: str) -> None:
     found = read(tmp_path, *peptide(names, ATOMS))
     assert list(found) == ["A"]
     is_whole(found["A"], sequence=SEQUENCE[:place] + letter + SEQUENCE[place + 1 :])
+
+
+def test_homoserine_is_told_from_a_histidine_by_its_atoms(tmp_path: Path) -> None:
+    """HSE is CHARMM's histidine and the component dictionary's homoserine."""
+    place = SEQUENCE.index("H")
+    lines = peptide([*NAMES[:place], "HSE", *NAMES[place + 1 :]], ATOMS)
+    is_whole(read(tmp_path, *lines)["A"])
+    side = other("HSE", "A", place + 1, "O3")
+    end = 1 + max(row for row, line in enumerate(lines) if line[17:20] == "HSE")
+    is_whole(read(tmp_path, *lines[:end], side, *lines[end:])["A"], sequence=SEQUENCE.replace("H", "S", 1))
+
+
+@pytest.mark.parametrize("name", ["HED", "HDD", "CYN"])
+def test_a_ligand_is_no_amino_acid_of_a_force_field(tmp_path: Path, name: str) -> None:
+    (protein,) = read(tmp_path, *peptide(NAMES, ATOMS), other(name, "A", 40, "C"), other(name, "A", 40, "N")).values()
+    is_whole(protein)
+    assert "left out" not in protein.note
+
+
+def test_beads_are_residues_without_a_place(tmp_path: Path) -> None:
+    """A coarse-grained model: the sequence is whole, and nothing in it is resolved."""
+    names = ["HSP" if name == "HIS" else name for name in NAMES]
+    beads = [line[:12] + " BB " + line[16:] for line in peptide(names, ATOMS, kept=("CA",))]
+    protein = read(tmp_path, *beads)["A"]
+    is_whole(protein, without=range(32))
+    assert "every residue counts as unresolved" in protein.note
 
 
 def test_two_letter_chains_are_not_four_letter_residues(tmp_path: Path) -> None:
@@ -166,6 +179,21 @@ def test_atoms_of_a_residue_that_stand_apart(tmp_path: Path) -> None:
     lines = [line for each in peptide(NAMES, ATOMS) for line in (each, other("HOH", "A", 900, "O"))]
     hydrogens = [line[:12] + " HA " + line[16:] for line in peptide(NAMES, ATOMS, kept=("CA",))]
     is_whole(read(tmp_path, *lines, "TER", *hydrogens)["A"])
+
+
+def test_water_between_alternative_locations_that_lie_far_apart(tmp_path: Path) -> None:
+    place = 16
+    lines = peptide(NAMES, ATOMS)
+    start = next(row for row, line in enumerate(lines) if line[22:26] == f"{place + 1:4d}")
+    own = lines[start : start + 4 + (NAMES[place] != "GLY")]
+    moved = peptide([NAMES[place]], ATOMS[[place]] + np.array([0.0, 0.0, 4.2]), numbers=[str(place + 1)])
+    both = [
+        line[:16] + letter + line[17:54] + f"{occupancy:6.2f}" + line[60:]
+        for pair in zip(own, moved, strict=True)
+        for line, letter, occupancy in zip(pair, "AB", (0.6, 0.4), strict=True)
+    ]
+    both[3:3] = [other("HOH", "A", 900, "O")]
+    is_whole(read(tmp_path, *lines[:start], *both, *lines[start + len(own) :])["A"])
 
 
 def test_residues_without_numbers_or_insertion_codes(tmp_path: Path) -> None:
@@ -233,6 +261,42 @@ def test_numbers_decide_where_letters_do_not(tmp_path: Path) -> None:
     assert protein.residue_numbers == tuple(str(place + 1) for place in range(20))
     unnumbered = peptide([alanines[place] for place in kept], atoms[kept], numbers=[" "] * len(kept))
     assert "in several places equally well" in read(tmp_path, *seqres(alanines), *unnumbered)["A"].note
+
+
+def test_numbers_decide_the_order_where_letters_do_not(tmp_path: Path) -> None:
+    alanines, atoms = ["ALA"] * 20, fold(20, seed=3)
+    order = [*range(12, 20), *range(9)]
+    lines = peptide(["ALA"] * len(order), atoms[order], numbers=[str(place + 1) for place in order])
+    protein = read(tmp_path, *seqres(alanines), *lines)["A"]
+    is_whole(protein, atoms, "A" * 20, range(9, 12))
+    assert "fit SEQRES in two orders" in protein.note
+
+
+def test_a_missing_loop_whose_ends_are_near(tmp_path: Path) -> None:
+    """C-alphas as near as neighbours, C and N too far apart for a bond: either may be, and the letters say which."""
+    atoms, gap = ATOMS.copy(), range(26, 29)
+    atoms[29:] += atoms[25, 1] + np.array([0.0, 3.0, 3.0]) - atoms[29, 1]
+    kept = [place for place in range(32) if place not in gap]
+    for numbers in ([str(number) for number in range(1, 30)], [str(place + 1) for place in kept]):
+        model = peptide([NAMES[place] for place in kept], atoms[kept], numbers=numbers)
+        protein = read(tmp_path, *seqres(NAMES), *model)["A"]
+        is_whole(protein, atoms, without=gap)
+        assert "the unbroken chain lacks" in protein.note
+
+
+def test_a_sequence_without_a_model_is_told(tmp_path: Path) -> None:
+    lines = [*seqres(NAMES), *seqres(NAMES[:20], "B"), *seqres(["DA", "DG"], "C"), *peptide(NAMES, ATOMS)]
+    (protein,) = read(tmp_path, *lines).values()
+    is_whole(protein)
+    assert "SEQRES has a protein that the model lacks: chain B" in protein.note
+    refused = only(write(tmp_path / "none.pdb", *seqres(NAMES), other("ATP", "A", 1)))
+    assert isinstance(refused, Rejected) and "the model lacks: chain A" in refused.reason
+    rows = cif_rows(NAMES, ATOMS, label_asym_id="A", label_entity_id="1", auth_asym_id="A",
+                    label_seq_id=[str(place + 1) for place in range(32)])  # fmt: skip
+    asyms = "loop_\n_struct_asym.id\n_struct_asym.entity_id\nA 1\nB 1"
+    protein = only(cif(tmp_path / "y.cif", rows, poly_seq(NAMES), asyms))
+    is_whole(protein)
+    assert "entity_poly_seq has a protein that the model lacks: chain B" in protein.note
 
 
 def test_numbers_that_jump_in_a_bonded_chain_open_no_gap(tmp_path: Path) -> None:
@@ -307,3 +371,30 @@ def test_mmcif_gives_the_columns(tmp_path: Path, tables: str) -> None:
     sequence = SEQUENCE if tables != "label_seq_id" else SEQUENCE[:9] + "XXX" + SEQUENCE[12:]
     is_whole(protein, sequence=sequence, without=range(9, 12))
     assert protein.id == "x_H" and protein.residue_numbers == tuple(str(place + 101) for place in range(32))
+
+
+# ---------------------------------------------------------------- files too large
+
+
+@pytest.mark.parametrize("content", [b"\0", b"ATOM\n", b"data_x\n#\n"])
+def test_a_bomb_is_refused_by_its_size_and_the_others_are_read(tmp_path: Path, content: bytes) -> None:
+    write(tmp_path / "good.pdb", *peptide(NAMES, ATOMS))
+    bomb = gzip.compress(content * (64 * 2**20 // len(content)))
+    (tmp_path / "bomb.pdb.gz").write_bytes(bomb)
+    assert len(bomb) < 2**20
+    refused, good = PdbDataset(path=str(tmp_path))
+    is_whole(good)
+    assert isinstance(refused, Rejected) and "more than 32 MB when unpacked" in refused.reason
+    assert "not a PDB" not in refused.reason and "bomb.pdb.gz" in refused.reason
+
+
+def test_memory_that_runs_out_is_said_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "x.pdb", *peptide(NAMES, ATOMS))
+    monkeypatch.setattr("plmjac.datasets.structure_file.read_table", _raise_memory_error)
+    record = only(tmp_path / "x.pdb")
+    assert isinstance(record, Rejected) and "not enough memory" in record.reason
+    assert "not a PDB" not in record.reason
+
+
+def _raise_memory_error(_: bytes) -> None:
+    raise MemoryError

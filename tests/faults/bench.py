@@ -83,16 +83,15 @@ class Bench:
             *self.arguments, *more, f"store={store}", fault=fault, condition=condition, environment=environment
         )
 
-    def after(self, store: Path, disturbed: Outcome, codes: set[int], wanted: int = FINISHED) -> Trial:
+    def after(self, store: Path, disturbed: Outcome, codes: set[int], condition: str = "") -> Trial:
         """Judge the disturbed run, then run the same command again, undisturbed, and judge the store."""
         problems = judged(disturbed, codes)
         if store.exists():
-            there = tree(store)
-            wrong = [name for name, digest in there.items() if self.expected.get(name) != digest and "/." not in name]
-            if wrong and any(not name.startswith(".") for name in wrong):
+            there = visible(store)
+            if wrong := [name for name, digest in there.items() if self.expected.get(name) != digest]:
                 problems.append(f"what is there is not right: {wrong[:3]}")
-        resumed = self.run(store)
-        problems += [f"on resuming, {problem}" for problem in judged(resumed, {wanted})]
+        resumed = self.run(store, condition=condition)
+        problems += [f"on resuming, {problem}" for problem in judged(resumed, {FINISHED})]
         problems += self.compared(store)
         return Trial(tuple(problems), self.lost(store))
 
@@ -100,7 +99,7 @@ class Bench:
         """What is not as in the undisturbed store."""
         if not (store / "zarr.json").exists():
             return ["there is no store"]
-        problems, there = [], tree(store)
+        problems, there = [], visible(store)
         if there != self.expected:
             differing = [
                 name for name in there.keys() | self.expected.keys() if there.get(name) != self.expected.get(name)
@@ -124,6 +123,11 @@ class Bench:
         trial = self.after(store, disturbed, codes_of(action))
         shutil.rmtree(store, ignore_errors=True)
         return trial
+
+
+def visible(store: Path) -> dict[str, str]:
+    """`tree` without hidden files, which are nobody's data."""
+    return {name: digest for name, digest in tree(store).items() if not Path(name).name.startswith(".")}
 
 
 def codes_of(action: str) -> set[int]:
@@ -153,7 +157,11 @@ def broken(store: Path) -> list[str]:
     opened = open_store(store)
     found = [f"verify: {damage.key}: {damage.problem}" for _, damages in verify(opened) for damage in damages]
     left = [path for path in store.rglob("*") if path.name.endswith((".tmp", ".partial"))]
-    left += [path for path in (store / "pending").iterdir() if path.name not in ("lock", "door")]
+    files = {
+        path.relative_to(store / "pending").as_posix() for path in (store / "pending").rglob("*") if path.is_file()
+    }
+    known = {"lock", "door", "plan.json"} | {name for name in files if name.startswith("lock.")}
+    left += [store / "pending" / name for name in sorted(files - known)]
     return found + [f"left behind: {path.relative_to(store)}" for path in left]
 
 

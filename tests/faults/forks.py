@@ -96,10 +96,9 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for name in (
-        "plmjac.predict", "plmjac.verify", "plmjac.plan", "plmjac.inference.preparation", "plmjac.inference.datamodule",
-        "plmjac.inference.trainer", "plmjac.inference.loggers", "plmjac.inference.progress", "plmjac.store", "esm",
-        "plmjac.models.esm2_fast", "plmjac.datasets", "zarr", "lightning", "pyarrow.parquet", "pandas",
-        "plmjac.models.debug",
+        "plmjac.predict", "plmjac.verify", "plmjac.inference.resolve", "plmjac.inference.session",
+        "plmjac.inference.loop", "plmjac.inference.jacobian_task", "plmjac.store", "plmjac.models.esm2_fast",
+        "plmjac.models.debug", "plmjac.datasets", "esm", "zarr", "lightning", "pyarrow.parquet", "pandas",
     ):  # fmt: skip
         try:
             importlib.import_module(name)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from faults.bench import Bench, Trial
+from faults.surroundings import SURROUNDINGS
 
 AT_OPERATIONS: dict[str, tuple[str, ...]] = {
     "kill": ("open", "write", "rename", "mkdir", "remove", "fsync"),
@@ -50,7 +51,14 @@ def kinds() -> list[Kind]:
     found.append(Kind("ENOSPC at every write from the n-th on", _at("write", "ENOSPC", lasting=True)))
     found.append(Kind("EIO at every fsync from the n-th on", _at("fsync", "EIO", lasting=True)))
     found.append(Kind("killed at five places, one after the other", _in_a_row))
-    return found
+    return [*found, *(Kind(name, _once(check)) for name, check in SURROUNDINGS.items())]
+
+
+def _once(check: Callable[[Bench], Trial]) -> Callable[[Bench, int], Iterator[Trial]]:
+    def trials(bench: Bench, _number: int) -> Iterator[Trial]:
+        yield check(bench)
+
+    return trials
 
 
 def _at(operation: str, action: str, lasting: bool = False) -> Callable[[Bench, int], Iterator[Trial]]:

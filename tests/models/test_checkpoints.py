@@ -334,3 +334,39 @@ def test_sha256_of_tensors_sees_names_types_shapes_and_values() -> None:
     ]
     assert len({sha256_of_tensors(tensors) for tensors in [base, *others]}) == 6
     assert sha256_of_tensors(dict(reversed(base.items()))) == sha256_of_tensors(base)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_hidden_layers", 1e9),
+        ("num_hidden_layers", [2]),
+        ("hidden_size", "many"),
+        ("num_attention_heads", 2.5),
+        ("num_hidden_layers", -1),
+        ("hidden_size", float("nan")),
+        ("layer_norm_eps", True),
+    ],
+)
+def test_a_size_that_no_model_can_have_is_refused_at_once(oracle: Any, tmp_path: Path, key: str, value: Any) -> None:
+    config = json.loads((oracle.folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))
+    (tmp_path / "model.safetensors").write_bytes((oracle.folder / "model.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=key):
+        load_model("tiny", checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers_are_refused(
+    oracle: Any, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    tensors = load_file(oracle.folder / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("query.weight"))
+    if dtype == torch.complex64:  # which safetensors may not write
+        path = tmp_path / "pytorch_model.bin"
+        torch.save(tensors | {name: tensors[name].to(dtype)}, path)
+    else:
+        save_file(tensors | {name: tensors[name].to(dtype)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((oracle.folder / "config.json").read_bytes())
+    with pytest.raises(ValueError, match=r"holds (int8|complex64) numbers"):
+        load_model("tiny", checkpoint=tmp_path)

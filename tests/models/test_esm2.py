@@ -14,7 +14,8 @@ from torch import Tensor
 from plmjac.alphabet import AMINO_ACIDS, MASK, NONCANONICAL, NUM_TOKENS, encode
 from plmjac.models import Architecture, LanguageModel, load_model
 from plmjac.models.debug import debug_model
-from plmjac.models.esm2 import Esm2, import_fair_esm
+from plmjac.models.esm2 import Esm2
+from plmjac.models.fair_esm import import_fair_esm
 
 ALPHABET = esm.data.Alphabet.from_architecture("ESM-1b")
 UBIQUITIN = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG"

@@ -122,10 +122,9 @@ PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE OverSubscribe=FO
             dict(word.split("=", 1) for word in block.split() if "=" in word) for block in blocks if "JobId" in block
         ]
 
-    def wait(
-        self, job: str, seconds: float, ends: Sequence[str] = ("COMPLETED", "FAILED", "TIMEOUT")
-    ) -> list[dict[str, str]]:
-        """Until every task of a job has come to one of these ends."""
+    def wait(self, job: str, seconds: float) -> list[dict[str, str]]:
+        """Until every task of a job has come to an end that it will not leave; returns their states."""
+        ends = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL")
 
         def ended() -> bool:
             there = self.states(job)

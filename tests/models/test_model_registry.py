@@ -14,9 +14,9 @@ from torch import Tensor
 
 import plmjac
 from plmjac.config import DONE, USAGE, UsageError, run
+from plmjac.inference.settings import parse_predict
 from plmjac.models import LanguageModel, ModelSize, load_model, register, registry, size_of
 from plmjac.plan import plan
-from plmjac.predict_settings import parse_predict
 from plmjac.store import open_store
 
 

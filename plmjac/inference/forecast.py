@@ -1,0 +1,169 @@
+"""The work of a run before it starts: forwards, operations, hours, bytes on disk and in memory.
+
+Hours are forecast from this machine's own measured matrix-product rate, and beside it for the usual GPUs, in the
+precision that the run would have there, from what was measured on one (`plmjac.inference.rates`). Memory is added up
+tensor by tensor (`plmjac.inference.memory`).
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from plmjac.files import UsageError
+from plmjac.inference.launch import Kind, Launch, device_of
+from plmjac.inference.resolve import build_dataset, precision_on
+from plmjac.inference.settings import PredictSettings
+from plmjac.inference.tasks import Task, build_task
+from plmjac.records import Protein
+from plmjac.workplan import ManifestRow, manifest, planned
+
+if TYPE_CHECKING:
+    from plmjac.datasets import Dataset
+    from plmjac.models import ModelSize
+
+CPU_SHARE = 0.5
+
+
+def forecast_of(settings: PredictSettings) -> Iterator[str]:
+    """The forecast of a run, line by line, then the records that it will refuse. Loads no weights, writes nothing."""
+    dataset = build_dataset(settings)
+    from plmjac.models import size_of  # imports torch: after the mistakes that can be named without it
+
+    try:
+        model = size_of(**settings.model.model_dump(), kind=_kind(settings))
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    task = build_task(settings, dataset)
+    rows, reasons, mine = _rows(settings, dataset, task, model)
+    yield f"model     {settings.model.name}: {model}, {_millions(model.num_parameters)} parameters"
+    yield f"dataset   {settings.dataset['name']}: {len(rows)} records"
+    yield from (f"            {count:6d} {reason}" for reason, count in reasons.items())
+    todo = [row for row in rows if row.status == "pending" and not row.alias_of and row.key in mine]
+    if settings.shard:
+        yield f"shard     {settings.shard}: {len(mine)} proteins, of which {len(todo)} are to be computed"
+    if todo:
+        yield from _work(todo, settings, task, model)
+    for row in rows:
+        if row.status in ("failed", "skipped"):
+            yield f"{row.status:8s}  {row.id}: {row.reason} [{row.source}]"
+
+
+def _rows(
+    settings: PredictSettings, dataset: "Dataset", task: Task, model: "ModelSize"
+) -> tuple[list[ManifestRow], Counter[str], set[str]]:
+    """The manifest as predict would write it now, the number of records under each reason to run or not to run, and
+    the keys of this shard's proteins."""
+    from plmjac.store import read_manifest, stored_proteins
+
+    earlier = read_manifest(settings.store)
+    failed_before = {row.key for row in earlier if row.status == "failed"}
+
+    def cost(protein: Protein) -> float:
+        """As predict counts it, or shards would be cut elsewhere."""
+        return float(task.forwards(protein.id, len(protein)) * model.flops(len(protein)))
+
+    stored = stored_proteins(settings.store, earlier)
+    rows = manifest(dataset, max_length=settings.max_length, model_length=model.max_length, cost=cost, stored=stored)
+    mine = {row.key for row in (settings.shard.of(rows) if settings.shard else planned(rows))}
+    reasons: Counter[str] = Counter()
+    for row in rows:
+        if row.status == "done":
+            reasons["already in the store"] += 1
+        elif row.alias_of:
+            reasons["have the sequence of another record: computed once"] += 1
+        elif row.status == "pending":
+            reasons["will be tried again (failed before)" if row.key in failed_before else "will be computed"] += 1
+        else:
+            reasons[f"{row.status} (see below)" if row.status != "filtered" else "left out by the dataset"] += 1
+    return [row for row in rows if row.status != "done"], reasons, mine
+
+
+def _work(rows: list[ManifestRow], settings: PredictSettings, task: Task, model: "ModelSize") -> Iterator[str]:
+    lengths = [row.length for row in rows]
+    forwards = [task.forwards(row.id, row.length) for row in rows]
+    flops = sum(number * model.flops(length) for number, length in zip(forwards, lengths, strict=True))
+    yield f"residues  {sum(lengths):,} (lengths {min(lengths)} to {max(lengths)})"
+    yield f"forwards  {sum(forwards):,}{task.certainty}"
+    yield f"FLOPs     {flops:.3g}"
+    rate = measured_rate() * CPU_SHARE
+    yield (
+        f"time      {duration(flops / rate)} on this machine's CPU at {rate / 1e9:.0f} GFLOP/s (half of what its matrix"
+    )
+    yield "          products were just measured to do; small models are slower than this, by their overhead)"
+    yield from _gpu_times(flops, sum(lengths) / len(lengths), settings, model)
+    yield f"store     about {in_bytes(sum(task.num_bytes(r.id, r.length, model) for r in rows))}, uncompressed"
+    yield f"memory    {task.memory(rows, settings, model)}"
+
+
+def _gpu_times(flops: float | int, length: float, settings: PredictSettings, model: "ModelSize") -> Iterator[str]:
+    from plmjac.inference.rates import Way, compiling_saves, gpu_times
+
+    precision = precision_on("cuda", settings)
+    way: Way = "fast" if settings.model.fast else "plain"
+    if settings.model.compiled or (settings.compiles_itself and compiling_saves(flops)):
+        way = "compiled"
+    for each in gpu_times(flops, model.num_parameters, length, precision, way):
+        yield f"          {duration(each.seconds)} on one {each.card} in {precision}"
+        yield f"            ({each.source})"
+
+
+def jacobian_memory(longest: int, settings: PredictSettings, model: "ModelSize") -> str:
+    """The memory of a run of Jacobians whose longest protein has so many residues, in words."""
+    from plmjac.inference.batch_size import CANDIDATES, LENGTH
+    from plmjac.inference.memory import forecast
+    from plmjac.jacobian import mutants_per_forward
+
+    kind = _kind(settings)
+    max_tokens = settings.max_tokens or max(CANDIDATES[kind])
+    memory = forecast(
+        model, longest, settings.substitutions, settings.keep, max_tokens, settings.rows_per_chunk, kind=kind
+    )
+    # Where the number of tokens is still to be measured, as large a forward is tried, whatever the proteins.
+    tried = 0 if settings.max_tokens else model.of_logits(mutants_per_forward(LENGTH, max_tokens), LENGTH)
+    return (
+        f"{in_bytes(max(memory.peak, memory.weights + tried))} of each {'GPU' if kind == 'cuda' else 'process'}, "
+        f"libraries apart; in it the weights {in_bytes(memory.weights)}, a forward of\n          {max_tokens:,} tokens"
+        f"{'' if settings.max_tokens else ', the most that is tried,'} {in_bytes(max(memory.forward, tried))}, "
+        f"the longest protein's Jacobian {in_bytes(memory.jacobian)}"
+    )
+
+
+def _kind(settings: PredictSettings) -> Kind:
+    """The device that the run is meant for: with trainer=gpu, or tf32, one that need not be in this machine."""
+    if settings.trainer.accelerator == "gpu" or settings.model.precision == "tf32":
+        return "cuda"
+    return "cpu" if device_of(settings.trainer, Launch()) == "cpu" else "cuda"
+
+
+def measured_rate(seconds: float = 0.3) -> float:
+    """FLOP/s of float32 matrix products on this machine's CPU, measured now."""
+    import torch
+
+    a = torch.randn(512, 512)
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        a @ a
+        done += 1
+    return done * 2 * 512**3 / (time.perf_counter() - began)
+
+
+def duration(seconds: float | int) -> str:
+    """Seconds in the unit that suits them."""
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"about {seconds / length:.1f} {unit}"
+    return f"about {seconds:.0f} s" if seconds >= 1 else "under 1 s"
+
+
+def in_bytes(number: float | int) -> str:
+    """Bytes in the unit that suits them."""
+    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if number >= length:
+            return f"{number / length:.1f} {unit}"
+    return f"{number / 1e3:.1f} kB"
+
+
+def _millions(number: int) -> str:
+    """A count of parameters as the field gives it."""
+    return f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number / 1e3:.0f} k"

@@ -1,0 +1,186 @@
+"""From settings to a `Run`: the one place that decides device, rank, precision, batch size, threads, weights and store.
+
+What the rest needs to know of a run is in the `Run`; nothing downstream asks the machine again. Functions import
+torch after the mistakes that can be named without it: a typing error need not wait the 2 s that it takes.
+"""
+
+import importlib.metadata
+import json
+import logging
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from plmjac.alphabet import AMINO_ACIDS
+from plmjac.config import Config
+from plmjac.files import UsageError
+from plmjac.inference.launch import DEFAULT_MAX_TOKENS, Kind, Launch, device_of, threads_per_rank
+from plmjac.inference.settings import PredictSettings
+from plmjac.inference.tasks import Task, build_task
+from plmjac.models import registry
+from plmjac.records import Filtered, Protein, Rejected
+
+if TYPE_CHECKING:
+    from plmjac.datasets import Dataset
+    from plmjac.models import LanguageModel, Precision
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One prediction with every decision made.
+
+    `identity` is all that determines the bytes of a protein, `details` what the store records besides. `max_tokens` and
+    `threads` are those of a store that is begun now.
+    """
+
+    settings: PredictSettings
+    launch: Launch
+    dataset: "Dataset"
+    task: Task
+    model: "LanguageModel"
+    device: str
+    threads: int
+    max_tokens: int
+    identity: dict[str, Any]
+    details: dict[str, Any]
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of device: cpu or cuda."""
+        return "cpu" if self.device == "cpu" else "cuda"
+
+    def cost(self, protein: Protein) -> float:
+        """Floating point operations of a protein."""
+        length = len(protein)
+        return float(self.task.forwards(protein.id, length) * self.model.flops(length))
+
+    def details_of(self, records: Iterable[Protein | Rejected | Filtered]) -> dict[str, Any]:
+        """The details of a store that is begun now with these records.
+
+        On a GPU, where nobody chose, a run that is long enough to win back the time compiles its model; whether it did
+        is recorded.
+        """
+        if not (self.settings.compiles_itself and self.kind == "cuda"):
+            return self.details
+        from plmjac.inference.rates import compiling_saves
+
+        flops = sum(self.cost(record) for record in records if isinstance(record, Protein))
+        compiled = compiling_saves(flops) and self.model.use_compiled(True)
+        return {**self.details, "run": {**self.details["run"], "compiled": compiled}}
+
+    def limits(self, recorded: Mapping[str, Any]) -> tuple[int, int]:
+        """Tokens of a forward and CPU threads as the store's first run recorded them, so that bytes stay the same.
+
+        A model that the first run compiled, or did not, is compiled here or not.
+
+        Where this run is on another kind of device, or was told otherwise, its own: then results agree within the
+        tolerance of float32 and no closer, which is said.
+        """
+        asked, kind = self.settings, self.kind
+        threads = asked.threads or int(recorded["threads"])
+        same_kind = recorded["device"] == kind
+        tokens = asked.max_tokens or (int(recorded["max_tokens"]) if same_kind else DEFAULT_MAX_TOKENS[kind])
+        here = {"device": kind, "max_tokens": tokens, "threads": threads if kind == "cpu" else None}
+        if "compiled" in recorded and same_kind:
+            here["compiled"] = self.model.use_compiled(bool(recorded["compiled"]))
+        if changed := [f"{key}={value}" for key, value in here.items() if value not in (None, recorded[key])]:
+            log.warning(
+                "the store was begun with %s, this run goes on with %s: results agree to 1e-5, not to the last bit",
+                ", ".join(f"{key}={value}" for key, value in recorded.items()), ", ".join(changed),
+            )  # fmt: skip
+        return tokens, threads
+
+
+def resolve(settings: PredictSettings, config: Config, launch: Launch) -> Run:
+    """Decide everything about a prediction and load its model. Raises UsageError for what cannot be done as asked.
+
+    The model is on the CPU, from where Lightning moves it; if it is or may be compiled, on the device for that.
+    """
+    dataset = build_dataset(settings)
+    task = build_task(settings, dataset)
+    device = device_of(settings.trainer, launch)
+    kind: Kind = "cpu" if device == "cpu" else "cuda"
+    threads = settings.threads or threads_per_rank(launch)
+    model = _model(settings, kind, device, threads)
+    task.check(model)
+    max_tokens = settings.max_tokens or _batch_size(settings, model, kind, launch, threads)
+    identity = {
+        "model": {
+            "name": model.name,
+            "weights_sha256": model.weights_sha256,
+            **_variant(settings, kind),
+            **model.facts,
+        },
+        "keep": list(settings.keep),
+        "dtype": "float32",
+        "alphabet": AMINO_ACIDS,
+        **task.identity(),
+    }
+    facts = {"device": kind, "max_tokens": max_tokens, "threads": threads}
+    details = {"run": facts, "config": json.loads(json.dumps(config, default=str)), "versions": versions()}
+    return Run(settings, launch, dataset, task, model, device, threads, max_tokens, identity, details)
+
+
+def build_dataset(settings: PredictSettings) -> "Dataset":
+    """The dataset that the settings name. Raises InputError where there is no such thing."""
+    from plmjac.datasets import build  # and with it a reader of structures: 0.2 s that --help need not wait for
+
+    return build(settings.dataset["name"], **{key: value for key, value in settings.dataset.items() if key != "name"})
+
+
+def precision_on(kind: Kind, settings: PredictSettings) -> "Precision":
+    """The arithmetic of matrix products on a kind of device. Raises UsageError where that does not exist there."""
+    try:
+        return registry.precision_on(settings.model.name, settings.model.model_dump(), kind)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _model(settings: PredictSettings, kind: Kind, device: str, threads: int) -> "LanguageModel":
+    from plmjac.models import load_model
+
+    arguments = settings.model.model_dump()
+    if "precision" in registry.options_of(settings.model.name):
+        arguments["precision"] = precision_on(kind, settings)
+    if settings.model.compiled:
+        import torch
+
+        torch.set_num_threads(threads)  # what is compiled holds for so many
+    try:
+        compiles = settings.model.compiled or (settings.compiles_itself and kind == "cuda")
+        return load_model(**arguments, device=device if compiles else "cpu")
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _variant(settings: PredictSettings, kind: Kind) -> dict[str, Any]:
+    """The options that change the model's numbers."""
+    try:
+        return registry.identity(settings.model.name, settings.model.model_dump(), kind)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _batch_size(settings: PredictSettings, model: "LanguageModel", kind: Kind, launch: Launch, threads: int) -> int:
+    """Tokens of a forward for a store that is about to be begun; one that is there has them recorded."""
+    if launch.rank or (settings.store / "zarr.json").exists():
+        return DEFAULT_MAX_TOKENS[kind]
+    from plmjac.inference.batch_size import max_tokens_for
+
+    return max_tokens_for(model, str(_variant(settings, kind)), kind, threads)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    names = ("plmjac", "torch", "fair-esm", "numpy", "zarr", "lightning")
+    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

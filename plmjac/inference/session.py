@@ -1,0 +1,221 @@
+"""A run's hold on its store: the lock, the manifest of what is to be done, and that of what became of it.
+
+Rank 0 alone has one. Knows no Lightning, so a run that finds nothing left to do never waits for it.
+"""
+
+import errno
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from plmjac import interruption
+from plmjac.files import write_whole
+from plmjac.inference.resolve import Run
+from plmjac.records import Filtered, Protein, Rejected
+from plmjac.store import (
+    SavedRows,
+    StoreError,
+    StoreLock,
+    StoreWriter,
+    completed,
+    create_or_check,
+    lock,
+    read_manifest,
+    stored_proteins,
+    write_manifest,
+)
+from plmjac.store.layout import FAILED, MANIFEST, PENDING, digest, to_json
+from plmjac.store.lock import RUN
+from plmjac.store.under_way import LAST, REFUSED, count_deaths, refusal
+from plmjac.workplan import ManifestRow, Shard, manifest, merge, planned, remaining
+
+log = logging.getLogger(__name__)
+
+PLAN = f"{PENDING}/plan.json"
+"""The plan that the shards in a store have in common."""
+
+
+class Session:
+    """Holds the store for a run, from `prepare` to `release`."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.store = run.settings.store
+        self.rows: list[ManifestRow] = []
+        self.shard = run.settings.shard
+        self._mine: set[str] = set()
+        self._guard: StoreLock | None = None
+
+    @property
+    def plan_file(self) -> str:
+        """The file of rows that the ranks of this run read their proteins from; shards have one each."""
+        return f"{PENDING}/plan.{self.shard.role}.parquet" if self.shard else MANIFEST
+
+    @property
+    def role(self) -> str:
+        """What this run is to the store's lock."""
+        return self.shard.role if self.shard else RUN
+
+    def prepare(self) -> None:
+        """Read the input, take the store, and write down what is to be done. Does nothing the second time."""
+        if self._guard is not None:
+            return
+        if (self.store / "zarr.json").exists():  # refused at once, not after reading 20,000 structures
+            self._take_store()
+        records = [_without_structure(record) for record in self.run.dataset]
+        if self._guard is None:  # only now, so that bad input leaves no empty store behind
+            self._take_store(records)
+        assert self._guard is not None
+        with self._guard.door():
+            self._write_plan(records, self._guard.is_alone)
+
+    def _write_plan(self, records: list[Protein | Rejected | Filtered], is_alone: bool) -> None:
+        """Settle what is to be computed, and write it down; clear what killed runs left, where nobody else writes."""
+        store, shard = self.store, self.shard
+        writer, earlier = StoreWriter(store), read_manifest(store)
+        self.rows = manifest(
+            records,
+            max_length=self.run.settings.max_length,
+            model_length=self.run.model.max_length,
+            cost=self.run.cost,
+            stored=stored_proteins(store, earlier),
+        )
+        self._mine = {row.key for row in (shard.of(self.rows) if shard else planned(self.rows))}
+        open_keys = {row.key for row in self.to_compute}
+        deaths = count_deaths(store, None if is_alone else self.role, open_keys)
+        if shard and not is_alone:
+            self._join(shard)
+        else:
+            writer.clear_pending()
+            SavedRows(store).drop_all_but({row.key for row in remaining(self.rows, ())})
+            if shard:
+                write_whole(store / PLAN, self._plan(shard))
+        self.rows = [_unless_it_kills(store, row, deaths.get(row.key, 0)) for row in self.rows]
+        refused = [row for row in self.rows if row.status == "failed"]
+        writer.forget_failures(self._mine | {row.key for row in refused} if shard else None)
+        writer.record_refused(refused)
+        if shard:
+            write_manifest(store, self.to_compute, self.plan_file)
+        if is_alone:
+            write_manifest(store, merge(self._outcomes() if shard else self.rows, earlier, completed(store)))
+
+    def _plan(self, shard: Shard) -> bytes:
+        """The plan that shards must have in common: their number, and every row but its status."""
+        rows = [[row.id, row.key, row.sequence, row.chains, row.alias_of, row.cost] for row in self.rows]
+        return to_json({"shards": shard.count, "plan": digest(rows)})
+
+    def _join(self, shard: Shard) -> None:
+        """Come in beside other shards. Raises StoreError where these are not shards of the same plan."""
+        path = self.store / PLAN
+        if not path.exists() or path.read_bytes() != self._plan(shard):
+            raise StoreError(
+                f"shards of another plan are writing {self.store}: with another input, max_length or number of "
+                "shards. Wait for them to end, give the arguments that they have, or use another store"
+            )
+
+    def _take_store(self, records: Iterable[Protein | Rejected | Filtered] = ()) -> None:
+        try:
+            self._guard = lock(self.store, self.role)
+            is_new = not (self.store / "zarr.json").exists()
+            details = self.run.details_of(records) if is_new else self.run.details
+            create_or_check(self.store, self.run.identity, details)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, *interruption.TO_MEND):
+                raise
+            raise StoreError(f"{self.store} cannot be written: {error.strerror or error}") from error
+
+    @property
+    def to_compute(self) -> list[ManifestRow]:
+        """The proteins that this run has to compute."""
+        return [row for row in remaining(self.rows, ()) if row.key in self._mine]
+
+    def release(self) -> None:
+        """Let go of the store, for a later run in this process."""
+        if self._guard is not None:
+            self._guard.release()
+
+    def finish(self) -> list[ManifestRow]:
+        """On rank 0, after its own share: wait for the others, then write what became of every record.
+
+        No barrier: a rank may be hours behind, and one that dies is ended by the launcher together with this one. Of
+        the plan that shards have in common each writes what is known when it ends, the last one all of it. Returns the
+        rows that this run answers for; records that nobody computes are the first shard's.
+        """
+        store, shard = self.store, self.shard
+        said = time.monotonic()
+        waiting = self.to_compute
+        while waiting := [row for row in waiting if not _is_settled(store, row)]:
+            if time.monotonic() - said > 60:
+                log.info("waiting for %d proteins of other ranks", len(waiting))
+                said = time.monotonic()
+            time.sleep(0.2)
+        assert self._guard is not None
+        with self._guard.door():
+            all_planned = {row.key for row in planned(self.rows)}
+            self.rows = self._outcomes()
+            write_manifest(store, merge(self.rows, read_manifest(store), completed(store)))
+            count_deaths(store, self.role, {row.key for row in self.rows if row.status != "done"})
+        if shard is None:
+            return self.rows
+        (store / self.plan_file).unlink(missing_ok=True)
+        primary = {row.key: row.alias_of or row.key for row in self.rows}
+        is_first = shard.number == 1
+        return [
+            row
+            for row in self.rows
+            if primary[row.key] in self._mine or (is_first and primary[row.key] not in all_planned)
+        ]
+
+    def _outcomes(self) -> list[ManifestRow]:
+        """The rows of this run's input with what became of each; still pending where another shard has to do it."""
+        there = completed(self.store)
+        failed = (self.store / FAILED).glob("*.json")
+        reasons = {path.stem: json.loads(path.read_bytes())["reason"] for path in failed}
+        return [_outcome(row, there, reasons) for row in self.rows]
+
+
+def outcome_of(rows: list[ManifestRow]) -> str:
+    """Counts of the records by status, in a line, and the first 50 that failed or were skipped, with the reason."""
+    counts = Counter(row.status for row in rows)
+    aliases = sum(1 for row in rows if row.alias_of and row.status == "done")
+    order = ("done", "failed", "skipped", "filtered")
+    text = [", ".join(f"{counts[status]} {status}" for status in order if counts[status]) or "no records"]
+    if aliases:
+        text[0] += f" ({aliases} with the sequence of another)"
+    unhappy = [row for row in rows if row.status in ("failed", "skipped")]
+    text += [f"  {row.status} {row.id}: {row.reason} [{row.source}]" for row in unhappy[:50]]
+    if len(unhappy) > 50:
+        text.append(f"  ... and {len(unhappy) - 50} more; all are in the manifest")
+    return "\n".join(text)
+
+
+def _without_structure(record: Protein | Rejected | Filtered) -> Protein | Rejected | Filtered:
+    """Coordinates of a whole data set are not needed here, and would be gigabytes."""
+    return replace(record, structure=None) if isinstance(record, Protein) else record
+
+
+def _unless_it_kills(store: Path, row: ManifestRow, deaths: int) -> ManifestRow:
+    """The row, as failed where too many processes died over its protein."""
+    if deaths >= LAST:
+        log.warning("%s: %d processes died while they computed it", row.id, deaths)
+    return replace(row, status="failed", reason=refusal(store, deaths)) if deaths >= REFUSED else row
+
+
+def _is_settled(store: Path, row: ManifestRow) -> bool:
+    return (store / "proteins" / row.key).exists() or (store / "failed" / f"{row.key}.json").exists()
+
+
+def _outcome(row: ManifestRow, there: set[str], reasons: dict[str, str]) -> ManifestRow:
+    if row.status != "pending":
+        return row
+    key = row.alias_of or row.key
+    if key in there:
+        return replace(row, status="done")
+    if key not in reasons:
+        return row
+    reason = f"as {key}, which has its sequence: {reasons[key]}" if row.alias_of else reasons[key]
+    return replace(row, status="failed", reason=reason)
