@@ -78,14 +78,13 @@ def plot_contacts(
     from plmjac.records import Protein
     from plmjac.store import StoredProtein
 
-    stored: StoredProtein | Protein
     if isinstance(protein, StoredProtein):
         stored, scores = protein, protein.array(name)
     else:
         scores = torch.as_tensor(protein).detach().cpu().numpy()
         if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
             raise ValueError(f"a contact map has the shape (L, L), this has {scores.shape}")
-        stored = Protein("protein", clean(sequence)[0] if sequence else "X" * len(scores))
+        stored = StoredProtein(Path(), "protein", clean(sequence)[0] if sequence else "X" * len(scores))
     if len(stored) != len(scores):
         raise ValueError(f"a map of {len(scores)} residues and a sequence of {len(stored)}")
     found = None
@@ -94,7 +93,7 @@ def plot_contacts(
 
         read = [structure] if isinstance(structure, Protein) else build("pdb", path=str(structure))
         structures = Structures(each for each in read if isinstance(each, Protein))
-        answer = structures.find(stored)  # type: ignore[arg-type]  # id, sequence and chains are all that it asks
+        answer = structures.find(stored)
         if isinstance(answer, str):
             raise ValueError(f"{structure}: {answer}; give the protein's sequence=...")
         found = answer

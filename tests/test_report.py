@@ -1,6 +1,8 @@
 """The report: one file without a network, what it holds decodes to the store's numbers, and a browser shows it."""
 
 import base64
+import html
+import io
 import json
 import re
 import shutil
@@ -10,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from structures import pdb_text, walk
 from support import composed
+from written_store import sequence_of
 
 from plmjac import open_store, page
+from plmjac.metrics import best_pairs
 from plmjac.page import couplings_of
 from plmjac.predict import predict as run_predict
 from plmjac.report import report as run_report
@@ -115,6 +120,65 @@ def test_the_name_of_a_store_cannot_become_markup(stored: Path, tmp_path: Path) 
     assert "<img" not in text and "&lt;img src=x" in text
     links = set(re.findall(r'<a href="#([^"]*)"', text))
     assert links and links <= set(re.findall(r'<section id="([^"]*)"', text))
+
+
+def structures(folder: Path) -> tuple[Path, str]:
+    """A PDB file whose numbers begin at -3, and its sequence."""
+    (folder / "pdb").mkdir()
+    sequence = sequence_of(40, 1)
+    (folder / "pdb" / "2QNI.pdb").write_text(pdb_text(sequence, 1, first=-3))
+    return folder / "pdb", sequence
+
+
+@pytest.fixture(scope="module")
+def with_structure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a store of one chain, computed from its structure."""
+    folder = tmp_path_factory.mktemp("structure")
+    pdb, _ = structures(folder)
+    store = folder / "chain.zarr"
+    arguments = ["+dataset=pdb", f"dataset.path={pdb}", "model=debug", f"store={store}", "trainer=cpu", "threads=1"]
+    assert run_predict(composed("predict", *arguments)) == 0
+    written(store)
+    return Path(f"{store}-report.html")
+
+
+def test_a_structure_brings_its_trace_its_numbers_and_a_caution(with_structure: Path) -> None:
+    text = with_structure.read_text(encoding="utf-8")
+    (protein,) = data_of(text)["proteins"]
+    trace = decoded(protein["trace"], "<f4").reshape(-1, 3)
+    np.testing.assert_allclose(trace, walk(40, 1), atol=1e-3)
+    assert protein["numbers"] == [str(number) for number in range(-3, 37)]
+    assert "WARNING: the model `debug` has random weights" in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium to open the report with")
+def test_a_browser_draws_the_structure_and_gives_the_pairs_as_csv(with_structure: Path, tmp_path: Path) -> None:
+    """The CSV that the button downloads, and that dragging the structure changes its picture."""
+    text = with_structure.read_text(encoding="utf-8")
+    script = """<script>addEventListener("load", () => {
+      const made = []; URL.createObjectURL = (blob) => { made.push(blob); return "#"; };
+      const canvas = document.getElementById("structure"), before = canvas.toDataURL();
+      const picture = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+      const ink = picture.filter((value) => value < 200).length;
+      canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" }));
+      document.getElementById("download").click();
+      made[0].text().then((csv) => { document.title = JSON.stringify([csv, before !== canvas.toDataURL(), ink]); });
+    });</script>"""
+    (tmp_path / "page.html").write_text(text.replace("</body>", script + "</body>"), encoding="utf-8")
+    arguments = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    done = subprocess.run(
+        [str(BROWSER), *arguments, "--virtual-time-budget=4000", (tmp_path / "page.html").as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    found = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
+    assert found is not None
+    csv, turned, ink = json.loads(html.unescape(found[1]))
+    assert turned and ink > 10_000
+    rows = pd.read_csv(io.StringIO(csv))
+    stored = open_store(Path(str(with_structure).removesuffix("-report.html")))["2QNI_A"]
+    first, second = best_pairs(stored.contacts, 40)
+    assert rows["i"].tolist() == first.tolist() and rows["j"].tolist() == second.tolist()
+    assert rows["number_i"].tolist() == (first - 3).tolist() and set(rows["contact"]) <= {0, 1}
 
 
 def test_structures_are_not_needed(tmp_path: Path) -> None:

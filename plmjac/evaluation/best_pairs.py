@@ -64,8 +64,8 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
             if wanted and stored.id not in wanted:
                 continue
             try:
-                for best, table in _protein(store, stored, inputs, settings):
-                    rows += table
+                for best, listed in _protein(store, stored, inputs, settings):
+                    rows += listed
                     files |= _files(best, store.name if len(stores) > 1 else "", settings)
             except CorruptStoreError as error:
                 rows.append({"protein": stored.id, "store": store.name, "model": store.model, "reason": str(error)})

@@ -7,12 +7,12 @@ from plmjac import plots
 from plmjac.evaluation.scoring import Labelled, touching
 from plmjac.metrics import best_pairs, chance, precision_at, ranked_hits
 from plmjac.plots.maps import MIN_SEPARATION
-from plmjac.records import Atom, Protein
+from plmjac.records import Atom
 from plmjac.store import StoredProtein
 
 
 def picture(
-    protein: StoredProtein | Protein,
+    protein: StoredProtein,
     scores: Float[np.ndarray, "L L"],
     found: Labelled | None,
     *,

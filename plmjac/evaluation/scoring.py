@@ -88,9 +88,9 @@ class Labelled:
 
     def positions(self, atom: Atom) -> Float64[np.ndarray, "L 3"] | None:
         """Positions of the atoms in angstrom, NaN where unresolved; None where the structure is contacts alone."""
-        placed, columns = self.structure, np.arange(len(self))
-        if isinstance(placed, PlacedStructure):
-            placed, columns = placed.structure, placed.columns
+        placed, columns = self.structure, np.arange(len(self), dtype=np.int64)
+        if isinstance(self.structure, PlacedStructure):
+            placed, columns = self.structure.structure, self.structure.columns
         if not isinstance(placed, Coordinates):
             return None
         xyz = placed.beta if atom == "cb" else placed.alpha

@@ -49,8 +49,8 @@ def folded(title: str, body: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{body}</details>"
 
 
-def table(rows: pd.DataFrame, *, digits: int = 3) -> str:
-    """A table; beyond MAX_ROWS rows it says how many are left out. NaN is an empty cell."""
+def table(rows: pd.DataFrame, *, digits: int = 3, most: int | None = MAX_ROWS) -> str:
+    """A table; beyond `most` rows it says how many are left out. NaN is an empty cell."""
     numeric = [pd.api.types.is_numeric_dtype(rows[name]) for name in rows.columns]
     kinds = ["" if number else ' class="text"' for number in numeric]
     head = "".join(f"<th{kind}>{escape(str(name))}</th>" for kind, name in zip(kinds, rows.columns, strict=True))
@@ -58,9 +58,9 @@ def table(rows: pd.DataFrame, *, digits: int = 3) -> str:
         "<tr>"
         + "".join(f"<td{kind}>{_cell(value, digits)}</td>" for kind, value in zip(kinds, row, strict=True))
         + "</tr>"
-        for row in rows.head(MAX_ROWS).itertuples(index=False)
+        for row in rows.iloc[:most].itertuples(index=False)
     )
-    rest = len(rows) - MAX_ROWS
+    rest = len(rows) - (len(rows) if most is None else most)
     more = note(f"{rest} more rows are in the tables beside the store") if rest > 0 else ""
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}'
 

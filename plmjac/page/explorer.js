@@ -9,6 +9,7 @@
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const [mapCanvas, pairCanvas] = [find("map"), find("couplings")];
   const choice = { protein: data.proteins[0], map: "", i: 0, j: 0, order: GROUPED };
+  const view = { turn: [1, 0, 0, 0, 1, 0, 0, 0, 1], zoom: 1, from: null };
 
   function decode(protein) {
     if (protein.ready) return;
@@ -26,7 +27,85 @@
       const pairs = new Uint16Array(bytes(stored.pairs).buffer);
       for (let n = 0; n < stored.scale.length; n += 1) stored.index.set(pairs[2 * n] * 65536 + pairs[2 * n + 1], n);
     }
+    if (protein.trace) protein.atoms = centred(new Float32Array(bytes(protein.trace).buffer));
     protein.ready = true;
+  }
+
+  // Positions about their centre, in units of the largest distance from it; NaN stays NaN.
+  function centred(xyz) {
+    const sum = [0, 0, 0];
+    let count = 0;
+    for (let n = 0; n < xyz.length; n += 3) if (!Number.isNaN(xyz[n])) {
+      for (let k = 0; k < 3; k += 1) sum[k] += xyz[n + k];
+      count += 1;
+    }
+    let radius = 1e-6;
+    const moved = Array.from(xyz, (value, n) => value - sum[n % 3] / Math.max(1, count));
+    for (let n = 0; n < moved.length; n += 3)
+      if (!Number.isNaN(moved[n])) radius = Math.max(radius, Math.hypot(moved[n], moved[n + 1], moved[n + 2]));
+    return moved.map((value) => value / radius);
+  }
+
+  function drawStructure() {
+    const protein = choice.protein, canvas = find("structure");
+    find("structure-part").style.display = protein.atoms ? "" : "none";
+    if (!protein.atoms) return;
+    const { turn, zoom } = view, pen = canvas.getContext("2d"), size = 0.46 * zoom * canvas.height;
+    pen.fillStyle = "#ffffff";
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    const place = (i) => {
+      const at = protein.atoms.slice(3 * i, 3 * i + 3);
+      const [x, y, z] = [0, 3, 6].map((k) => turn[k] * at[0] + turn[k + 1] * at[1] + turn[k + 2] * at[2]);
+      return [canvas.width / 2 + size * x, canvas.height / 2 - size * y, z];
+    };
+    const shown = [];
+    const add = (i, j, colour, width, alpha) => {
+      const [first, second] = [place(i), place(j)];
+      if (Number.isNaN(first[2] + second[2])) return;
+      shown.push([(first[2] + second[2]) / 2, first, second, colour, width, alpha]);
+    };
+    for (let i = 0; i + 1 < protein.length; i += 1) {
+      add(i, i + 1, `hsl(${220 - (220 * i) / protein.length},70%,45%)`, 6, 1);
+    }
+    const map = protein.maps[choice.map], count = Math.max(1, Math.round(Number(find("drawn").value) * protein.length));
+    for (const [, i, j] of ranked(protein, map).slice(0, count))
+      add(i, j, ["#d1242f", "#1a7f37", "#6e7781"][protein.state(i, j)], 2.5, 0.75);
+    add(choice.i, choice.j, "#e4572e", 6, 1);
+    shown.sort((x, y) => x[0] - y[0]);
+    pen.lineCap = "round";
+    for (const [depth, first, second, colour, width, alpha] of shown) {
+      pen.globalAlpha = alpha * (0.55 + 0.45 * Math.max(0, Math.min(1, (depth + 1) / 2)));
+      pen.strokeStyle = colour;
+      pen.lineWidth = width;
+      pen.beginPath();
+      pen.moveTo(first[0], first[1]);
+      pen.lineTo(second[0], second[1]);
+      pen.stroke();
+    }
+    pen.globalAlpha = 1;
+  }
+
+  // Turn about the vertical axis by `a`, about the horizontal one by `b`, in radians.
+  function turnBy(a, b) {
+    const times = (m, n) => [0, 1, 2].flatMap((r) => [0, 1, 2].map((c) =>
+      m[3 * r] * n[c] + m[3 * r + 1] * n[3 + c] + m[3 * r + 2] * n[6 + c]));
+    const [ca, sa, cb, sb] = [Math.cos(a), Math.sin(a), Math.cos(b), Math.sin(b)];
+    view.turn = times(times([1, 0, 0, 0, cb, -sb, 0, sb, cb], [ca, 0, sa, 0, 1, 0, -sa, 0, ca]), view.turn);
+    drawStructure();
+  }
+
+  // The best pairs as CSV; an apostrophe keeps spreadsheets from taking an id for a formula.
+  function csv() {
+    const { protein, map } = choice, cell = (text) => {
+      const plain = /^[=+@-]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : String(text);
+      return /[",\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
+    };
+    const rows = ranked(protein, protein.maps[map]).map(([score, i, j], n) => [
+      protein.id, map, n + 1, i, j, protein.numbers ? protein.numbers[i] : "", protein.numbers ? protein.numbers[j] : "",
+      protein.sequence[i], protein.sequence[j], score.toPrecision(6),
+      protein.known ? ["0", "1", ""][protein.state(i, j)] : ""]);
+    const head = ["protein", "map", "rank", "i", "j", "number_i", "number_j", "residue_i", "residue_j", "score", "contact"];
+    return [head, ...rows].map((row) => row.map(cell).join(",")).join("\n") + "\n";
   }
 
   // The coupling of amino acid a at i with b at j, or null where the page does not hold this pair.
@@ -38,7 +117,9 @@
     return (a, b) => (stored.scale[n] / 127) * stored.levels[n * 400 + (i < j ? a * 20 + b : b * 20 + a)];
   }
 
-  const name = (protein, i) => `${protein.sequence[i]}${i + 1}`;
+  // An unresolved residue has no number in the structure: its place, from 1, in brackets.
+  const number = (protein, i) => (protein.numbers ? protein.numbers[i] || `[${i + 1}]` : String(i + 1));
+  const name = (protein, i) => `${protein.sequence[i]}${number(protein, i)}`;
   const words = ["not in contact", "in contact", "not known"];
 
   function quantiles(protein, map) {
@@ -90,6 +171,7 @@
     find("pair").textContent =
       `${name(protein, i)} and ${name(protein, j)}, ${Math.abs(i - j)} apart: score ${map.score(i, j).toFixed(4)}, ` +
       words[protein.state(i, j)];
+    find("python").textContent = `In Python, where residues count from 0: store["${protein.id}"].couplings(${i}, ${j})`;
     find("missing").textContent = values ? "" : protein.couplings
       ? "The couplings of this pair are not in the page (the best-scored pairs are): open the store for it."
       : "The store keeps no Jacobian: run predict with keep=[contacts,jacobian] to see couplings.";
@@ -119,7 +201,7 @@
       pen.strokeRect(edge + column * cell, edge + row * cell, cell - 1, cell - 1);
     }
     find("range").textContent = `red: favoured together, up to +${most.toFixed(3)}; blue: disfavoured. ` +
-      `Rows: residue ${i + 1}, columns: residue ${j + 1}; the frame is the wild type.`;
+      `Rows: ${name(protein, i)}, columns: ${name(protein, j)}; the frame is the wild type.`;
     pairCanvas.value = (row, column) =>
       values(data.alphabet.indexOf(order[row]), data.alphabet.indexOf(order[column]));
     pairCanvas.place = (event) => {
@@ -157,6 +239,7 @@
     choice.j = j;
     drawMap();
     drawPair();
+    drawStructure();
     for (const row of find("pairs").tBodies[0].rows)
       row.className = row.dataset.pair === `${Math.min(i, j)}-${Math.max(i, j)}` ? "chosen" : "";
   }
@@ -166,7 +249,8 @@
     choice.protein = protein;
     choice.map = mapName in protein.maps ? mapName : Object.keys(protein.maps)[0];
     find("choose-map").replaceChildren(...Object.keys(protein.maps).map((key) => new Option(key, key, false, key === choice.map)));
-    find("summary").textContent = `${protein.length} residues. ${protein.summary}`;
+    find("summary").textContent = `${protein.length} residues, named by ` +
+      (protein.numbers ? "the structure's numbers. " : "their place, counted from 1. ") + protein.summary;
     listPairs();
     const best = ranked(protein, protein.maps[choice.map])[0] || [0, 0, 0];
     select(...(pair || [best[1], best[2]]));
@@ -199,7 +283,7 @@
     const [row, column] = pairCanvas.place(event);
     if (row < 0 || column < 0 || row > 19 || column > 19) return;
     const { i, j, order } = choice;
-    find("value").textContent = `${order[row]} at ${i + 1}, ${order[column]} at ${j + 1}: ${pairCanvas.value(row, column).toFixed(4)}`;
+    find("value").textContent = `${order[row]} at ${number(choice.protein, i)}, ${order[column]} at ${number(choice.protein, j)}: ${pairCanvas.value(row, column).toFixed(4)}`;
   });
   find("choose-protein").append(...data.proteins.map((protein, n) => new Option(protein.id, n)));
   find("choose-protein").addEventListener("change", (event) => show(data.proteins[event.target.value], choice.map));
@@ -207,6 +291,36 @@
   find("choose-order").addEventListener("change", (event) => {
     choice.order = event.target.value === "model" ? data.alphabet : GROUPED;
     drawPair();
+  });
+  const stage = find("structure");
+  stage.addEventListener("pointerdown", (event) => {
+    view.from = [event.clientX, event.clientY];
+    stage.setPointerCapture(event.pointerId);
+  });
+  stage.addEventListener("pointermove", (event) => {
+    if (!view.from) return;
+    turnBy((event.clientX - view.from[0]) / 150, (event.clientY - view.from[1]) / 150);
+    view.from = [event.clientX, event.clientY];
+  });
+  stage.addEventListener("pointerup", () => { view.from = null; });
+  stage.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    view.zoom = Math.min(8, Math.max(0.4, view.zoom * Math.exp(-event.deltaY / 600)));
+    drawStructure();
+  }, { passive: false });
+  stage.addEventListener("keydown", (event) => {
+    const step = { ArrowUp: [0, -0.15], ArrowDown: [0, 0.15], ArrowLeft: [-0.15, 0], ArrowRight: [0.15, 0] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    turnBy(...step);
+  });
+  find("drawn").addEventListener("change", drawStructure);
+  find("download").addEventListener("click", () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
+    link.download = `${choice.protein.id.replace(/[^\w.-]+/g, "_")}.${choice.map}.pairs.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   });
   // A link to one pair, residues counted from 1: report.html#1TEN_A:12-57
   const [, wanted, first, second] = decodeURIComponent(location.hash).match(/^#(.+):(\d+)-(\d+)$/) || [];

@@ -6,7 +6,7 @@ each pair. That costs accuracy (1/127 of a pair's largest coupling), so it is fo
 
 import base64
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -32,7 +32,11 @@ class Couplings:
 
 @dataclass(frozen=True, eq=False)
 class ExplorerProtein:
-    """One protein of the view: contact maps by name, contacts where they are known, couplings where they were kept."""
+    """One protein of the view: contact maps by name, contacts where they are known, couplings where they were kept.
+
+    `numbers` are the author's residue numbers, `trace` C-alpha positions in angstrom (NaN where unresolved), as far as
+    there is a structure.
+    """
 
     id: str
     sequence: str
@@ -40,10 +44,11 @@ class ExplorerProtein:
     summary: str = ""
     contacts: Contacts | None = None
     couplings: Couplings | None = None
-    extras: dict[str, Any] = field(default_factory=dict)
+    numbers: tuple[str, ...] | None = None
+    trace: Float[np.ndarray, "L 3"] | None = None
 
     def encoded(self) -> dict[str, Any]:
-        """What the script reads."""
+        """The protein as the script reads it."""
         return {
             "id": self.id,
             "sequence": self.sequence,
@@ -52,6 +57,8 @@ class ExplorerProtein:
             "maps": {name: _map(scores) for name, scores in self.maps.items()},
             "truth": _truth(self.contacts) if self.contacts is not None else None,
             "couplings": _couplings(self.couplings) if self.couplings is not None else None,
+            "numbers": list(self.numbers) if self.numbers is not None else None,
+            "trace": _base64(self.trace.astype("<f4")) if self.trace is not None else None,
         }
 
 

@@ -75,7 +75,7 @@ def records_section(stores: Sequence[Store]) -> Section:
         body += note(f"{store.name}: {count(len(rows), 'record')}: {told}", warning=bool(counts["failed"]))
         others = [row for row in rows if row.status != "done" or row.reason]
         if others:
-            body += table(pd.DataFrame([{name: getattr(row, name) for name in columns} for row in others]))
+            body += table(pd.DataFrame([{name: getattr(row, name) for name in columns} for row in others]), most=None)
     return Section("records", "Records", body)
 
 
@@ -125,7 +125,11 @@ def _explored(stored: StoredProtein, structures: Structures, budget: int) -> Ite
     found = structures.find(stored)
     contacts, summary = _contacts(found) if isinstance(found, Labelled) else (None, "")
     couplings = _couplings(stored, kept, budget) if budget and "jacobian" in stored.names else None
-    yield ExplorerProtein(stored.id, stored.sequence, kept, summary, contacts, couplings)
+    numbers = getattr(stored, "residue_numbers", None)
+    trace = None
+    if isinstance(found, Labelled):
+        numbers, trace = numbers or found.residue_numbers, found.positions("ca")
+    yield ExplorerProtein(stored.id, stored.sequence, kept, summary, contacts, couplings, numbers, trace)
 
 
 def _contacts(found: Labelled) -> tuple[Contacts | None, str]:

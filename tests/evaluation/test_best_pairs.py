@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from Bio.PDB import PDBParser
+from structures import pdb_text
 from support import composed
-from test_scoring import pdb_text
 from written_store import sequence_of, written_store
 
 from plmjac.evaluate import evaluate
