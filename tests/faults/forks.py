@@ -50,7 +50,11 @@ class Forks:
     def __exit__(self, *_: object) -> None:
         assert self._parent.stdin is not None
         self._parent.stdin.close()
-        self._parent.wait(timeout=30)
+        try:
+            self._parent.wait(timeout=30)
+        except subprocess.TimeoutExpired:  # it only has to be gone
+            self._parent.kill()
+            self._parent.wait()
         self._folder.cleanup()
 
     def compose(self, *arguments: str) -> None:
