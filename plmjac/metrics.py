@@ -34,12 +34,14 @@ def candidate_pairs(contacts: Contacts, min_separation: int = 6, max_separation:
 
 
 def ranking(scores: Float[np.ndarray, "L L"]) -> Pairs:
-    """All ordered pairs i != j from the highest score down, row by row where scores are equal.
+    """All ordered pairs i != j with a score, from the highest down, row by row where scores are equal.
+
+    A score that is NaN, of a pair that no window of a long protein has, is none: such pairs are never ranked.
 
     One sort serves every range and every definition of contacts, for a part of a stable order is the order of the part.
     """
     length = len(scores)
-    first, second = np.nonzero(~np.eye(length, dtype=bool))
+    first, second = np.nonzero(~np.eye(length, dtype=bool) & ~np.isnan(scores))
     order = np.argsort(-scores[first, second], kind="stable")
     return first[order], second[order]
 

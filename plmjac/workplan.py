@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from typing import Any, Literal
 from urllib.parse import quote
 
+from plmjac.files import UsageError
 from plmjac.records import Chains, Filtered, Protein, Rejected, WorkItem
 
 CHUNK_BYTES = 16 * 2**20
@@ -84,11 +86,76 @@ class Stored:
         return self.sequence, self.chains
 
 
+@dataclass(frozen=True)
+class Limit:
+    """The longest protein that is computed whole, by the settings and by the model, and the way with longer ones.
+
+    `too_long` is skip (they are told in the manifest), error, crop (their first residues), or window: overlapping
+    windows of the longest length, whose results are joined.
+    """
+
+    max_length: int | None = None
+    model_length: int | None = None
+    too_long: Literal["skip", "error", "crop", "window"] = "skip"
+
+    @property
+    def length(self) -> int | None:
+        """Residues of the longest protein, or window; None without a limit."""
+        return min((each for each in (self.max_length, self.model_length) if each is not None), default=None)
+
+    @property
+    def window(self) -> int | None:
+        """Residues of a window, None where longer proteins are not cut into windows."""
+        return self.length if self.too_long == "window" else None
+
+    def windows(self, length: int) -> list[tuple[int, int]]:
+        """Half-open ranges that cover a protein, each sharing at least half of its residues with the next.
+
+        One where the protein fits. They are spread evenly over longer ones.
+        """
+        size = self.window
+        if size is None or length <= size:
+            return [(0, length)]
+        more = -(-(length - size) // max(1, size // 2))
+        starts = [number * (length - size) // more for number in range(more + 1)]
+        return [(start, start + size) for start in starts]
+
+    def identity(self) -> dict[str, Any]:
+        """The part of a store's identity: named where it changes what a protein's arrays hold."""
+        if self.too_long not in ("crop", "window"):
+            return {}
+        return {"too_long": {"name": self.too_long, "length": self.length}}
+
+    def apply(self, protein: Protein) -> tuple[Protein, str]:
+        """A protein as it is computed, and the reason to skip it or none. Raises UsageError for too_long=error."""
+        length, most = len(protein), self.length
+        if most is None or length <= most:
+            return protein, ""
+        is_model = self.model_length is not None and most == self.model_length
+        limit = f"the {most} residues that the model takes" if is_model else f"max_length={most}"
+        over = f"length {length} is over {limit}"
+        if self.too_long == "error":
+            where = f"{protein.id} [{protein.source}]"
+            raise UsageError(f"{where}: {over}; leave such out by too_long=skip, or take them in parts by window")
+        if self.too_long == "window":
+            parts = f"in {len(self.windows(length))} windows of {most} residues"
+            return replace(protein, note="; ".join(filter(None, (protein.note, parts)))), ""
+        if self.too_long == "crop" and protein.chains is None:
+            note = "; ".join(filter(None, (protein.note, f"the first {most} of {length} residues")))
+            numbers = protein.residue_numbers and protein.residue_numbers[:most]
+            cut = replace(protein, sequence=protein.sequence[:most], note=note, residue_numbers=numbers, structure=None)
+            return cut, ""
+        if self.too_long == "crop":
+            return protein, f"{over}, and a complex is not cropped; too_long=window"
+        if is_model:
+            return protein, f"{over}; too_long=window or crop computes it in parts"
+        return protein, f"{over}; raise it (max_length=null for no limit)"
+
+
 def manifest(
     records: Iterable[Protein | Rejected | Filtered],
     *,
-    max_length: int | None = None,
-    model_length: int | None = None,
+    limit: Limit = Limit(),
     cost: Callable[[Protein], float] = lambda protein: float(forwards(len(protein)) * len(protein)),
     stored: Iterable[Stored] = (),
 ) -> list[ManifestRow]:
@@ -96,8 +163,8 @@ def manifest(
 
     Identical sequences (of the same chains) are computed once, under the key of the first, or not at all where one in
     `stored` has the sequence. An id that comes again with the same sequence is an alias under a numbered key; an id
-    that stands for another sequence, in the input or in the store, is a failure. `model_length` is the longest protein
-    that the model takes. `cost` gives the work of one protein.
+    that stands for another sequence, in the input or in the store, is a failure. `limit` says what becomes of long
+    proteins. `cost` gives the work of one protein.
     """
     there = {protein.id: protein for protein in stored}
     key_with = {protein.input: protein.alias_of or protein.key for protein in there.values()}
@@ -106,7 +173,7 @@ def manifest(
     first: dict[str, ManifestRow] = {}
     rows: list[ManifestRow] = []
     for record in records:
-        row, known = _row(record, max_length, model_length, cost), there.get(record.id)
+        row, known = _row(record, limit, cost), there.get(record.id)
         if row.status == "pending":
             row = _refuse_other_sequence(row, first.setdefault(row.id, row), known)
         if row.status == "pending" and known is not None and known is there.pop(row.id, None):
@@ -212,29 +279,21 @@ class Shard:
         return shard(planned(rows), self.number - 1, self.count)
 
 
-def _row(
-    record: Protein | Rejected | Filtered,
-    max_length: int | None,
-    model_length: int | None,
-    cost: Callable[[Protein], float],
-) -> ManifestRow:
+def _row(record: Protein | Rejected | Filtered, limit: Limit, cost: Callable[[Protein], float]) -> ManifestRow:
     if isinstance(record, Rejected):
         return ManifestRow(record.id, "", 0, "", status="failed", reason=record.reason, source=record.source)
     if isinstance(record, Filtered):
         return ManifestRow(
             record.id, "", record.length, "", status="filtered", reason=record.reason, source=record.source
         )
+    record, reason = limit.apply(record)
     length = len(record)
     chains = str(record.chains or "")
     row = ManifestRow(
         record.id, "", length, record.sequence, reason=record.note, source=record.source, chains=chains,
         residue_numbers=" ".join(text or "-" for text in record.residue_numbers) if record.residue_numbers else None,
     )  # fmt: skip
-    if max_length is not None and length > max_length:
-        reason = f"length {length} is over max_length={max_length}; raise it (max_length=null for no limit)"
-        return replace(row, status="skipped", reason=reason)
-    if model_length is not None and length > model_length:
-        reason = f"length {length} is over the {model_length} residues that the model has positions for"
+    if reason:
         return replace(row, status="skipped", reason=reason)
     return replace(row, cost=cost(record))
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from plmjac.records import Filtered, Protein, Rejected
 from plmjac.workplan import (
     CHUNK_BYTES,
+    Limit,
     ManifestRow,
     Shard,
     Stored,
@@ -124,7 +125,7 @@ def test_a_name_that_the_store_has_for_another_sequence_is_refused() -> None:
 
 def test_every_kind_of_record_has_a_row() -> None:
     records = [Protein("a", "M" * 11), Rejected("b", "broken", "b.pdb"), Filtered("c", "short", "c.fasta", 4)]
-    rows = manifest(records, max_length=10)
+    rows = manifest(records, limit=Limit(10))
     assert [row.status for row in rows] == ["skipped", "failed", "filtered"]
     assert "max_length=10" in rows[0].reason
     assert remaining(rows, ()) == []

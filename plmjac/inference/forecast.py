@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from plmjac.files import UsageError
 from plmjac.inference.launch import Kind, Launch, device_of
-from plmjac.inference.resolve import build_dataset, precision_on
+from plmjac.inference.resolve import build_dataset, cost_of, precision_on
 from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Task, build_task
 from plmjac.records import Protein
-from plmjac.workplan import ManifestRow, manifest, planned
+from plmjac.workplan import Limit, ManifestRow, manifest, planned
 
 if TYPE_CHECKING:
     from plmjac.datasets import Dataset
@@ -35,7 +35,9 @@ def forecast_of(settings: PredictSettings) -> Iterator[str]:
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     task = build_task(settings, dataset)
-    rows, reasons, mine = _rows(settings, dataset, task, model)
+    limit = settings.limit(model.max_length)
+    task.limit(limit)
+    rows, reasons, mine = _rows(settings, dataset, task, model, limit)
     yield f"model     {settings.model.name}: {model}, {_millions(model.num_parameters)} parameters"
     yield f"dataset   {settings.dataset['name']}: {len(rows)} records"
     yield from (f"            {count:6d} {reason}" for reason, count in reasons.items())
@@ -43,14 +45,14 @@ def forecast_of(settings: PredictSettings) -> Iterator[str]:
     if settings.shard:
         yield f"shard     {settings.shard}: {len(mine)} proteins, of which {len(todo)} are to be computed"
     if todo:
-        yield from _work(todo, settings, task, model)
+        yield from _work(todo, settings, task, model, limit)
     for row in rows:
         if row.status in ("failed", "skipped"):
             yield f"{row.status:8s}  {row.id}: {row.reason} [{row.source}]"
 
 
 def _rows(
-    settings: PredictSettings, dataset: "Dataset", task: Task, model: "ModelSize"
+    settings: PredictSettings, dataset: "Dataset", task: Task, model: "ModelSize", limit: Limit
 ) -> tuple[list[ManifestRow], Counter[str], set[str]]:
     """The manifest as predict would write it now, the number of records under each reason to run or not to run, and
     the keys of this shard's proteins."""
@@ -61,10 +63,10 @@ def _rows(
 
     def cost(protein: Protein) -> float:
         """As predict counts it, or shards would be cut elsewhere."""
-        return float(task.forwards(protein.id, len(protein)) * model.flops(len(protein)))
+        return cost_of(protein, task, limit, model.flops)
 
     stored = stored_proteins(settings.store, earlier)
-    rows = manifest(dataset, max_length=settings.max_length, model_length=model.max_length, cost=cost, stored=stored)
+    rows = manifest(dataset, limit=limit, cost=cost, stored=stored)
     mine = {row.key for row in (settings.shard.of(rows) if settings.shard else planned(rows))}
     reasons: Counter[str] = Counter()
     for row in rows:
@@ -79,11 +81,17 @@ def _rows(
     return [row for row in rows if row.status != "done"], reasons, mine
 
 
-def _work(rows: list[ManifestRow], settings: PredictSettings, task: Task, model: "ModelSize") -> Iterator[str]:
+def _work(
+    rows: list[ManifestRow], settings: PredictSettings, task: Task, model: "ModelSize", limit: Limit
+) -> Iterator[str]:
     lengths = [row.length for row in rows]
     forwards = [task.forwards(row.id, row.length) for row in rows]
-    flops = sum(number * model.flops(length) for number, length in zip(forwards, lengths, strict=True))
+    each = [model.flops(min(length, limit.window or length)) for length in lengths]
+    flops = sum(number * cost for number, cost in zip(forwards, each, strict=True))
     yield f"residues  {sum(lengths):,} (lengths {min(lengths)} to {max(lengths)})"
+    if cut := [length for length in lengths if len(limit.windows(length)) > 1]:
+        number = sum(len(limit.windows(length)) for length in cut)
+        yield f"windows   {number} of {limit.window} residues, of {len(cut)} proteins"
     yield f"forwards  {sum(forwards):,}{task.certainty}"
     yield f"FLOPs     {flops:.3g}"
     rate = measured_rate() * CPU_SHARE

@@ -6,7 +6,7 @@ tokens, one block in float32, and the whole Jacobian of one protein where a cont
 """
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from plmjac.readouts import READOUTS, kept_for
 from plmjac.records import WorkItem
 from plmjac.store import SavedRows
 from plmjac.substitutions import Substitutions
-from plmjac.workplan import ManifestRow, forwards, work_items
+from plmjac.workplan import Limit, ManifestRow, forwards, work_items
 
 COUPLINGS_PER_RESIDUE = 2.0
 """Pairs whose couplings are kept, times L, where nothing else is said."""
@@ -66,16 +66,37 @@ def every_head(maps: Float[Tensor, "layers heads L L"]) -> Float[Tensor, "layers
 
 
 @dataclass(eq=False)
-class _Protein:
-    """Shared by the blocks of one protein: the wild type and its readouts, the letters, and the maps so far."""
+class _Window:
+    """Residues start <= i < stop of a protein: the wild type, what mutants are compared to, and the maps so far.
 
-    key: str
-    tokens: Int64[Tensor, " L"]
-    positions: Int64[Tensor, " L"] | None
-    letters: Int64[Tensor, "L A"]
+    The only window of most proteins is the whole.
+    """
+
+    start: int
+    stop: int
+    tokens: Int64[Tensor, " W"]
+    positions: Int64[Tensor, " W"] | None
     compared: dict[str, Tensor]
     reduction: Reduction | None = None
-    strength: Float[Tensor, "L L"] | None = None
+    strength: Float[Tensor, "W W"] | None = None
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def rows_in(self, start: int, stop: int) -> tuple[int, int]:
+        """The rows that the window has in a block, as indices into the window."""
+        return max(start, self.start) - self.start, min(stop, self.stop) - self.start
+
+
+@dataclass(eq=False)
+class _Protein:
+    """Shared by the blocks of one protein: letters, windows, and the maps of the windows that are complete."""
+
+    key: str
+    letters: Int64[Tensor, "L A"]
+    windows: list[_Window]
+    maps: dict[str, list[Tensor]] = field(default_factory=dict)
+    couplings: dict[str, Tensor] = field(default_factory=dict)
     kept: float = field(default_factory=time.monotonic)
     """When a block was last kept on disk, or the protein begun."""
 
@@ -108,7 +129,12 @@ class JacobianTask:
         self.of_blocks = [spec for spec in specs if spec.is_in_blocks]
         self.read = sorted({"logits", *(name for spec in specs for name in spec.reads)})
         self.compared = sorted({"logits"} | ({"representation"} & self.keep))
+        self._limit = Limit()
         self._protein: _Protein | None = None
+
+    def limit(self, limit: Limit) -> None:
+        """Cut proteins over the limit into windows, if it says so."""
+        self._limit = limit
 
     def identity(self) -> dict[str, Any]:
         """Substitutions, rows of a chunk, and the chosen attention heads."""
@@ -136,8 +162,9 @@ class JacobianTask:
             raise UsageError(str(error)) from error
 
     def forwards(self, identifier: str, length: int) -> int:
-        """The wild type's forward, and those of the mutants at every position."""
-        return forwards(length, self.substitutions.forwards_per_residue)
+        """The wild type's forward, and those of the mutants at every position, in each window."""
+        per_residue = self.substitutions.forwards_per_residue
+        return sum(forwards(stop - start, per_residue) for start, stop in self._limit.windows(length))
 
     def items(self, row: ManifestRow) -> list[WorkItem]:
         """Blocks of rows, each a chunk of the store."""
@@ -155,7 +182,9 @@ class JacobianTask:
 
     def memory(self, rows: list[ManifestRow], settings: PredictSettings, size: ModelSize) -> str:
         """Memory at the peak, tensor by tensor."""
-        return jacobian_memory(max(row.length for row in rows), settings, size)
+        longest = max(row.length for row in rows)
+        told = jacobian_memory(min(longest, self._limit.window or longest), settings, size)
+        return told if len(self._limit.windows(longest)) == 1 else f"{told}, of one window; up to three are held"
 
     def compute(
         self,
@@ -165,8 +194,10 @@ class JacobianTask:
         on_forward: Callable[[float], None] = lambda _: None,
     ) -> Answer:
         """One block of rows; the first of a protein brings the wild type's readouts, the last its contact maps."""
-        per_forward = 1 / max(1, self.substitutions.forwards_per_residue * (item.stop - item.start))
         arrays: dict[str, Tensor] = {}
+        windows = self._limit.windows(len(item.sequence))
+        number = sum(max(0, min(item.stop, stop) - max(item.start, start)) for start, stop in windows)
+        per_forward = 1 / max(1, self.substitutions.forwards_per_residue * number)
         if item.is_first:
             self._protein = None  # its memory goes before that of the next is taken
             self._protein, arrays = self._begin(model, item)
@@ -174,15 +205,21 @@ class JacobianTask:
         protein = self._protein
         if protein is None or protein.key != item.key:
             raise RuntimeError(f"the blocks of {item.key} do not begin with its first")
-        blocks = self._blocks(model, item, protein, max_tokens, lambda count: on_forward(count * per_forward))
-        rows = blocks[0]
+        parts = self._parts(model, item, protein, max_tokens, lambda count: on_forward(count * per_forward))
+        rows = _joined_rows(item, parts)
         for spec in self.of_blocks:  # copies, since the reduction centers the rows in place
             arrays[spec.name] = spec.computed(rows).to(getattr(torch, spec.dtype), copy=True)
         try:
-            arrays |= self._reduce(item, protein, rows, blocks[1] if len(blocks) > 1 else None)
+            for window, blocks in parts:
+                self._reduce(item, protein, window, blocks)
+            if item.is_last:
+                self._protein = None
+                length = len(item.sequence)
+                arrays |= {name: _joined(maps, windows, length, (0, 1)) for name, maps in protein.maps.items()}
+                arrays |= protein.couplings
         except torch.cuda.OutOfMemoryError as error:  # which smaller forwards would not mend
             raise RuntimeError(f"out of memory for the Jacobian of {len(item.sequence)} residues: {error}") from None
-        return Answer(item, arrays)
+        return Answer(item, arrays, {} if len(windows) == 1 else {"windows": [list(window) for window in windows]})
 
     def _begin(self, model: LanguageModel, item: WorkItem) -> tuple[_Protein, dict[str, Tensor]]:
         """The wild type's own forward: what mutants are compared to, and what of it goes to the store."""
@@ -190,92 +227,157 @@ class JacobianTask:
         tokens = torch.from_numpy(residues).to(model.device)
         indices = item.chains.positions() if item.chains else None
         positions = None if indices is None else torch.from_numpy(indices).to(model.device)
-        read = {name: value[0] for name, value in model.read(tokens[None], self.read, positions, self.heads).items()}
-        arrays = {spec.name: spec.computed(*(read[name].float() for name in spec.reads)) for spec in self.of_wild_type}
-        chosen = self.substitutions.letters(residues, read["logits"].float().cpu().numpy())
+        spans, length = self._limit.windows(len(residues)), len(residues)
+        windows: list[_Window] = []
+        logits: list[Tensor] = []
+        parts: dict[str, list[Tensor]] = {spec.name: [] for spec in self.of_wild_type}
+        for start, stop in spans:
+            part, places = tokens[start:stop], None if positions is None else positions[start:stop]
+            read = {name: value[0] for name, value in model.read(part[None], self.read, places, self.heads).items()}
+            for spec in self.of_wild_type:
+                parts[spec.name].append(spec.computed(*(read[name].float() for name in spec.reads)))
+            compared = {name: read[name].float() for name in self.compared}
+            windows.append(_Window(start, stop, part, places, compared))
+            logits.append(compared["logits"])
+        arrays = {
+            spec.name: _joined(
+                parts[spec.name], spans, length, [at for at, axis in enumerate(spec.shape) if axis == "L"]
+            )
+            for spec in self.of_wild_type
+        }
+        chosen = self.substitutions.letters(residues, _joined(logits, spans, length, [0]).cpu().numpy())
         letters = torch.from_numpy(chosen).to(model.device)
         if self.substitutions.keeps_letters:
             arrays["letters"] = letters
-        compared = {name: read[name].float() for name in self.compared}
-        return _Protein(item.key, tokens, positions, letters, compared), arrays
+        return _Protein(item.key, letters, windows), arrays
 
-    def _blocks(
+    def _parts(
         self,
         model: LanguageModel,
         item: WorkItem,
         protein: _Protein,
         max_tokens: int,
         on_forward: Callable[[int], None],
-    ) -> list[Tensor]:
-        """The rows (R, A, L, 20) and, where the representation is compared, the strengths (R, L) of its changes.
+    ) -> list[tuple[_Window, list[Tensor]]]:
+        """Of each window with rows in the block these rows (R, A, W, 20) and, where the representation is compared, the
+        strengths (R, W) of its changes.
 
         From an earlier run that was killed after it, or computed, and kept if that took long.
         """
-        rows, length = item.stop - item.start, len(item.sequence)
-        shapes = [(rows, protein.letters.shape[1], length, NUM_AMINO_ACIDS), (rows, length)][: len(self.compared)]
+        there = [window for window in protein.windows if window.start < item.stop and window.stop > item.start]
+        shapes: list[tuple[int, ...]] = []
+        for window in there:
+            first, last = window.rows_in(item.start, item.stop)
+            each = [(last - first, protein.letters.shape[1], len(window), NUM_AMINO_ACIDS), (last - first, len(window))]
+            shapes += each[: len(self.compared)]
+        size = len(self.compared)
         earlier = self.saved.load(item, shapes) if self.saved else None
         if earlier is not None:
-            on_forward(self.substitutions.forwards_per_residue * rows)
-            return [torch.from_numpy(block).to(model.device) for block in earlier]
+            on_forward(self.substitutions.forwards_per_residue * sum(shape[0] for shape in shapes[::size]))
+            loaded = [torch.from_numpy(block).to(model.device) for block in earlier]
+            return [(window, loaded[size * at : size * (at + 1)]) for at, window in enumerate(there)]
         began = time.monotonic()
+        parts = [(window, self._changes(model, item, protein, window, max_tokens, on_forward)) for window in there]
+        now = time.monotonic()
+        takes_long = now - began > SAVE_SECONDS or now - protein.kept > SAVE_EVERY_SECONDS
+        if self.saved and takes_long and not (item.is_first and item.is_last):
+            self.saved.save(item, *(block.cpu().numpy() for _, blocks in parts for block in blocks))
+            protein.kept = time.monotonic()
+        return parts
+
+    def _changes(
+        self,
+        model: LanguageModel,
+        item: WorkItem,
+        protein: _Protein,
+        window: _Window,
+        max_tokens: int,
+        on_forward: Callable[[int], None],
+    ) -> list[Tensor]:
+        """The rows of the block that are in one window, computed."""
         made = changes(
-            lambda batch: model.read(batch, self.compared, protein.positions),
-            protein.tokens,
-            item.start,
-            item.stop,
-            wild_type=protein.compared,
-            letters=protein.letters,
+            lambda batch: model.read(batch, self.compared, window.positions),
+            window.tokens,
+            *window.rows_in(item.start, item.stop),
+            wild_type=window.compared,
+            letters=protein.letters[window.start : window.stop],
             max_tokens=max_tokens,
             on_forward=on_forward,
         )
         # A sum is finite only where everything is, and makes no copy of the block.
         if not all(bool(block.sum().isfinite()) for block in made.values()):
             raise FloatingPointError("the model gave logits that are not finite; try a higher precision")
-        blocks = [made["logits"], *(made[name].mean(dim=1) for name in self.compared if name != "logits")]
-        now = time.monotonic()
-        takes_long = now - began > SAVE_SECONDS or now - protein.kept > SAVE_EVERY_SECONDS
-        if self.saved and takes_long and not (item.is_first and item.is_last):
-            self.saved.save(item, *(block.cpu().numpy() for block in blocks))
-            protein.kept = time.monotonic()
-        return blocks
+        return [made["logits"], *(made[name].mean(dim=1) for name in self.compared if name != "logits")]
 
-    def _reduce(self, item: WorkItem, protein: _Protein, rows: Tensor, strength: Tensor | None) -> dict[str, Tensor]:
-        """Add a block to the maps that are kept; with the last, the maps."""
-        length = len(item.sequence)
+    def _reduce(self, item: WorkItem, protein: _Protein, window: _Window, blocks: list[Tensor]) -> None:
+        """Add the rows of a window to its maps that are kept; with its last row, put them with those of the protein."""
+        rows, (first, last) = blocks[0], window.rows_in(item.start, item.stop)
         if self.keep & {"contacts", "couplings"}:
-            if protein.reduction is None:
-                is_whole = item.is_first and item.is_last and not self.substitutions.keeps_letters
+            if window.reduction is None:
+                is_whole = len(rows) == len(window) and not self.substitutions.keeps_letters
                 number = NUM_AMINO_ACIDS if self.substitutions.keeps_letters else rows.shape[1]
-                buffer = rows if is_whole else rows.new_empty(length, number, *rows.shape[2:])
-                protein.reduction = Reduction(buffer)
-            self._add(item, protein, protein.reduction, rows)
-        if strength is not None:
-            if protein.strength is None:
-                protein.strength = strength.new_empty(length, length)
-            protein.strength[item.start : item.stop] = strength
-        if not item.is_last:
-            return {}
-        self._protein = None
-        maps = {}
-        if protein.reduction is not None:
-            scores = protein.reduction.contact_map()
+                buffer = rows if is_whole else rows.new_empty(len(window), number, *rows.shape[2:])
+                window.reduction = Reduction(buffer)
+            self._add(protein, window, window.reduction, first, rows)
+        if len(blocks) > 1:
+            if window.strength is None:
+                window.strength = blocks[1].new_empty(len(window), len(window))
+            window.strength[first:last] = blocks[1]
+        if last < len(window):
+            return
+        if window.reduction is not None:
+            scores = window.reduction.contact_map()
             if "contacts" in self.keep:
-                maps["contacts"] = scores
-            if "couplings" in self.keep:
-                first, second = pairs_by_score(scores, self.couplings_per_residue)
-                maps["coupled_pairs"] = torch.stack([first, second], dim=1)
-                maps["couplings"] = protein.reduction.couplings(first, second)
-        if protein.strength is not None:
-            maps["representation"] = representation_map(protein.strength)
-        return maps
+                protein.maps.setdefault("contacts", []).append(scores)
+            if "couplings" in self.keep:  # of whole proteins alone, the settings see to it
+                best, partner = pairs_by_score(scores, self.couplings_per_residue)
+                protein.couplings = {
+                    "coupled_pairs": torch.stack([best, partner], dim=1),
+                    "couplings": window.reduction.couplings(best, partner),
+                }
+        if window.strength is not None:
+            protein.maps.setdefault("representation", []).append(representation_map(window.strength))
+        window.reduction = window.strength = None
 
-    def _add(self, item: WorkItem, protein: _Protein, reduction: Reduction, rows: Tensor) -> None:
+    def _add(self, protein: _Protein, window: _Window, reduction: Reduction, first: int, rows: Tensor) -> None:
         """Rows of fewer amino acids take their places among all 20, some at a time."""
         if not self.substitutions.keeps_letters:
-            reduction.add(item.start, rows)
+            reduction.add(first, rows)
             return
-        step = max(1, BLOCK_BYTES // (4 * NUM_AMINO_ACIDS**2 * len(item.sequence)))
-        for start in range(item.start, item.stop, step):
-            stop = min(start + step, item.stop)
-            some = rows[start - item.start : stop - item.start]
-            reduction.add(start, among_all(some, protein.letters[start:stop], protein.tokens[start:stop]))
+        letters = protein.letters[window.start : window.stop]
+        step = max(1, BLOCK_BYTES // (4 * NUM_AMINO_ACIDS**2 * len(window)))
+        for at in range(0, len(rows), step):
+            some = rows[at : at + step]
+            here = slice(first + at, first + at + len(some))
+            reduction.add(first + at, among_all(some, letters[here], window.tokens[here]))
+
+
+def _joined(parts: Sequence[Tensor], windows: Sequence[tuple[int, int]], length: int, axes: Sequence[int]) -> Tensor:
+    """Arrays of windows, in which `axes` are residues, as that of the protein: the mean where windows overlap.
+
+    NaN for pairs that no window has. The array of a single window is that of the protein, to the last bit.
+    """
+    if len(windows) == 1:
+        return parts[0]
+    shape = [length if axis in axes else size for axis, size in enumerate(parts[0].shape)]
+    total = parts[0].new_zeros(shape)
+    count = parts[0].new_zeros([length if axis in axes else 1 for axis in range(len(shape))])
+    for part, (start, stop) in zip(parts, windows, strict=True):
+        place = tuple(slice(start, stop) if axis in axes else slice(None) for axis in range(len(shape)))
+        total[place] += part
+        count[place] += 1
+    return (total / count.clamp(min=1)).masked_fill_(count == 0, torch.nan)
+
+
+def _joined_rows(item: WorkItem, parts: list[tuple[_Window, list[Tensor]]]) -> Tensor:
+    """The rows of a block (R, A, L, 20) from those of the windows: the mean where they overlap, NaN where none is."""
+    first, length = parts[0][1][0], len(item.sequence)
+    if len(parts) == 1 and len(parts[0][0]) == length:
+        return first
+    total = first.new_zeros(item.stop - item.start, first.shape[1], length, first.shape[3])
+    count = first.new_zeros(len(total), 1, length, 1)
+    for window, blocks in parts:
+        begin, end = (window.start + row - item.start for row in window.rows_in(item.start, item.stop))
+        total[begin:end, :, window.start : window.stop] += blocks[0]
+        count[begin:end, :, window.start : window.stop] += 1
+    return total.div_(count.clamp(min=1)).masked_fill_(count == 0, torch.nan)

@@ -31,7 +31,7 @@ from plmjac.records import Coordinates, Protein, Segment, WorkItem
 from plmjac.schedules import AnySchedule, Contexts, contexts, is_usable, num_contexts
 from plmjac.secondary_structure import fitted, secondary_structure
 from plmjac.segments import AnySegments, Evidence, Listed, Pairs, recoveries
-from plmjac.workplan import ManifestRow, work_items
+from plmjac.workplan import Limit, ManifestRow, work_items
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,9 @@ class RecoveryTask:
             "seed": self.seed,
             "repeats": self.schedule.repeats,
         }
+
+    def limit(self, limit: Limit) -> None:
+        """Nothing: a masking run has no windows."""
 
     def check(self, model: LanguageModel) -> None:
         """Raises UsageError where the model has no contact head and one is needed."""

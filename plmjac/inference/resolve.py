@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import logging
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Task, build_task
 from plmjac.models import registry
 from plmjac.records import Filtered, Protein, Rejected
+from plmjac.workplan import Limit
 
 if TYPE_CHECKING:
     from plmjac.datasets import Dataset
@@ -41,6 +42,7 @@ class Run:
     dataset: "Dataset"
     task: Task
     model: "LanguageModel"
+    limit: Limit
     device: str
     threads: int
     max_tokens: int
@@ -54,8 +56,7 @@ class Run:
 
     def cost(self, protein: Protein) -> float:
         """Floating point operations of a protein."""
-        length = len(protein)
-        return float(self.task.forwards(protein.id, length) * self.model.flops(length))
+        return cost_of(protein, self.task, self.limit, self.model.flops)
 
     def details_of(self, records: Iterable[Protein | Rejected | Filtered]) -> dict[str, Any]:
         """The details of a store that is begun now with these records.
@@ -105,7 +106,9 @@ def resolve(settings: PredictSettings, config: Config, launch: Launch) -> Run:
     kind: Kind = "cpu" if device == "cpu" else "cuda"
     threads = settings.threads or threads_per_rank(launch)
     model = _model(settings, kind, device, threads)
+    limit = settings.limit(model.max_length)
     task.check(model)
+    task.limit(limit)
     max_tokens = settings.max_tokens or _batch_size(settings, model, kind, launch, threads)
     identity = {
         "model": {
@@ -118,10 +121,16 @@ def resolve(settings: PredictSettings, config: Config, launch: Launch) -> Run:
         "dtype": "float32",
         "alphabet": AMINO_ACIDS,
         **task.identity(),
+        **limit.identity(),
     }
     facts = {"device": kind, "max_tokens": max_tokens, "threads": threads}
     details = {"run": facts, "config": json.loads(json.dumps(config, default=str)), "versions": versions()}
-    return Run(settings, launch, dataset, task, model, device, threads, max_tokens, identity, details)
+    return Run(settings, launch, dataset, task, model, limit, device, threads, max_tokens, identity, details)
+
+
+def cost_of(protein: Protein, task: Task, limit: Limit, flops: Callable[[int], int]) -> float:
+    """Floating point operations of a protein, in windows where it is cut into these."""
+    return float(task.forwards(protein.id, len(protein)) * flops(min(len(protein), limit.window or len(protein))))
 
 
 def build_dataset(settings: PredictSettings) -> "Dataset":

@@ -67,6 +67,9 @@ class Session:
         if (self.store / "zarr.json").exists():  # refused at once, not after reading 20,000 structures
             self._take_store()
         records = [_without_structure(record) for record in self.run.dataset]
+        for record in records:
+            if isinstance(record, Protein):
+                self.run.limit.apply(record)  # which refuses the input where too_long=error
         if self._guard is None:  # only now, so that bad input leaves no empty store behind
             self._take_store(records)
         assert self._guard is not None
@@ -79,8 +82,7 @@ class Session:
         writer, earlier = StoreWriter(store), read_manifest(store)
         self.rows = manifest(
             records,
-            max_length=self.run.settings.max_length,
-            model_length=self.run.model.max_length,
+            limit=self.run.limit,
             cost=self.run.cost,
             stored=stored_proteins(store, earlier),
         )

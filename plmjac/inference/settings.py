@@ -21,7 +21,7 @@ from plmjac.readouts import READOUTS
 from plmjac.schedules import Flanking, Random, RandomAvoiding
 from plmjac.segments import AnySegments, Listed, Single
 from plmjac.substitutions import Substitutions
-from plmjac.workplan import Shard
+from plmjac.workplan import Limit, Shard
 
 
 class Settings(BaseModel):
@@ -110,6 +110,7 @@ class PredictSettings(Settings):
     keep: tuple[str, ...]
     heads: Path | None
     max_length: PositiveInt | None
+    too_long: Literal["skip", "error", "crop", "window"] = "skip"
     seed: int = Field(ge=0)
     max_tokens: PositiveInt | None
     threads: PositiveInt | None
@@ -179,6 +180,15 @@ class PredictSettings(Settings):
             return False
         return self.substitutions.name != "none" if self.schedule.name == "full" else self.readout == "jacobian"
 
+    def limit(self, model_length: int | None) -> Limit:
+        """The longest protein, given that of the model. Raises UsageError where there is none to cut at."""
+        limit = Limit(self.max_length, model_length, self.too_long)
+        if limit.length is None and self.too_long != "skip":
+            raise UsageError(
+                f"too_long={self.too_long} has no effect without a limit; give max_length=1022, for instance"
+            )
+        return limit
+
 
 def _check_jacobian(settings: PredictSettings) -> None:
     """Every forward needs a use, and no key may be without effect. Raises ValueError with the remedy."""
@@ -187,6 +197,8 @@ def _check_jacobian(settings: PredictSettings) -> None:
     if settings.segments is not None or settings.readout is not None or others:
         names = ", ".join(["segments", "readout", *(f"keep={name}" for name in sorted(others or {"blocks"}))])
         raise ValueError(f"{names} have no effect with schedule=full; add schedule=flanking")
+    if settings.too_long == "window" and (whole := sorted({"couplings", "jacobian_int8"}.intersection(keep))):
+        raise ValueError(f"keep={whole} is of whole proteins; with too_long=window keep contacts or jacobian")
     of_maps = [name for name in keep if {"contact_head", "attention"} & set(READOUTS[name].reads)]
     if settings.model.compiled and not substitutes and of_maps:
         raise ValueError(f"model.compiled has no effect where {', '.join(of_maps)} is read and no mutant made")
@@ -213,6 +225,8 @@ def _check_recovery(settings: PredictSettings) -> None:
     is_single = isinstance(segments, Single) or (isinstance(segments, Listed) and segments.kind == "single")
     if is_single and getattr(settings.schedule, "direction", "") in ("inward", "both"):
         raise ValueError(f"schedule.direction={settings.schedule.direction} needs pairs of windows; use outward")
+    if settings.too_long == "window":
+        raise ValueError(f"too_long=window has no effect with schedule={name}; use skip, error or crop")
     if settings.rows_per_chunk is not None or settings.substitutions.name != "all":
         raise ValueError(f"rows_per_chunk and substitutions have no effect with schedule={name}")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from pydantic import BaseModel
 
 from plmjac.records import WorkItem
-from plmjac.workplan import ManifestRow
+from plmjac.workplan import Limit, ManifestRow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +45,10 @@ class Task(Protocol):
 
     def check(self, model: "LanguageModel") -> None:
         """Raises UsageError, with the remedy, where the model cannot give what is asked for."""
+        ...
+
+    def limit(self, limit: Limit) -> None:
+        """Take note of the way with long proteins; those that it skips or crops never come here."""
         ...
 
     def forwards(self, identifier: str, length: int) -> int:

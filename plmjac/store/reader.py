@@ -5,7 +5,7 @@ ever comes back as a number.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,8 @@ class StoredProtein:
 
     None for what was read without a structure, and in stores of before 2026-11-26.
     """
+    windows: tuple[tuple[int, int], ...] = ()
+    """Half-open ranges of a long protein that were computed apart; NaN stands for pairs that none of them has."""
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -176,14 +178,18 @@ class StoredProtein:
         array = self._open(name)
         try:
             values = np.asarray(array[rows])
-            is_whole = bool(np.isfinite(values).all()) and (
-                values.dtype.kind == "f" or array.nchunks_initialized == array.nchunks
-            )
+            is_whole = array.nchunks_initialized == array.nchunks if values.dtype.kind != "f" or self.windows else True
+            is_whole = is_whole and (bool(np.isfinite(values).all()) or bool(self.windows))
         except Exception as error:  # zarr and its codecs raise what they like on damaged bytes
             raise CorruptStoreError(f"{self.folder / name}: damaged ({error!r}); run plmjac.verify") from error
         if not is_whole:
             raise CorruptStoreError(f"{self.folder / name}: chunks are missing; run plmjac.verify")
         return values
+
+
+def windows_of(attributes: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """The windows of a protein's group; none where it was computed whole."""
+    return tuple((int(start), int(stop)) for start, stop in attributes.get("windows", ()))
 
 
 class JacobianStore:
@@ -237,6 +243,7 @@ class JacobianStore:
             Chains.parse(row.chains),
             maps_are_completed(self.attributes),
             tuple("" if text == "-" else text for text in numbers) if numbers else None,
+            windows_of(attributes),
         )
 
     def __contains__(self, identifier: object) -> bool:

@@ -27,7 +27,7 @@ class SavedRows:
     def __init__(self, store: Path) -> None:
         self.folder = store / PENDING / FOLDER
 
-    def save(self, item: WorkItem, *blocks: Float32[np.ndarray, "R ..."]) -> None:
+    def save(self, item: WorkItem, *blocks: Float32[np.ndarray, "..."]) -> None:
         """Keep a finished block: its rows, and what else was made with them."""
         path = self._path(item)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ class SavedRows:
             file.write(data)
         os.replace(temporary, path)
 
-    def load(self, item: WorkItem, shapes: Sequence[tuple[int, ...]]) -> list[Float32[np.ndarray, "R ..."]] | None:
+    def load(self, item: WorkItem, shapes: Sequence[tuple[int, ...]]) -> list[Float32[np.ndarray, "..."]] | None:
         """The blocks that were kept earlier, in these shapes; None where there are none whole and of this input."""
         path = self._path(item)
         if not path.exists():
