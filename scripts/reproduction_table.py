@@ -104,7 +104,7 @@ def isoforms(folder: Path) -> str:
 def discoveries(folder: Path) -> str:
     """Pairs per residue at a false discovery rate of 0.1 by shuffled sequences."""
     row = pd.read_csv(folder / "false_discovery" / "false_discovery_rates.csv").set_index("rate").loc[0.1]
-    contradicted = "" if pd.isna(row["no contact"]) else f" ({row['no contact']:.0%} of them no contact)"
+    contradicted: str = "" if pd.isna(row["no contact"]) else f" ({row['no contact']:.0%} of them no contact)"
     return f"{row['pairs / L']:.2f} pairs / L at 0.1{contradicted}"
 
 

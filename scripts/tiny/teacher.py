@@ -6,7 +6,7 @@ and no sequence that is held out (distillation, Hinton et al. 2015).
 
 Nearly all of a field's couplings are background: hundreds of weak ones a column, which hold little of the contacts (the
 average product correction takes them away) and drown the rest. The share of each pair's coupling that survives the
-correction is kept, the rest goes into the fields on average. On the ten families of the demo 1 to 8 % of the squared
+correction is kept, the rest goes into the fields on average. On the ten families of the demo 2 to 8 % of the squared
 couplings are left, and find contacts as well as all of them do.
 
 What it gives up: what the background says of a residue is left to masked language modelling.
