@@ -12,14 +12,14 @@ from plmjac import interruption
 
 if __name__ == "__main__":
     interruption.install_for_start()  # before the imports below, which take their time
-    # Threads that wait spin by default; with any other busy process on the machine (a second rank) that costs a factor
-    # of three to five. Alone it makes no difference. Read by OpenMP when torch is imported.
+    # Threads that wait spin by default; beside a second rank that costs a factor of three to five. Read with torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from plmjac.config import DONE, SOME_FAILED, Config, run
 from plmjac.inference.launch import may_have_peers, read_launch, under_torchrun
 from plmjac.inference.resolve import resolve
 from plmjac.inference.settings import parse_predict
+from plmjac.models.caution import caution
 
 log = logging.getLogger("plmjac.predict")
 
@@ -31,6 +31,8 @@ def predict(config: Config) -> int:
     if launch.rank:
         logging.getLogger("plmjac").setLevel(logging.WARNING)
     log.info("dataset=%s model=%s store=%s", settings.dataset["name"], settings.model.name, settings.store)
+    if warning := caution(settings.model.name, settings.dataset["name"], settings.model.checkpoint):
+        log.warning(warning)
     resolved = resolve(settings, config, launch)
     from plmjac.inference.session import Session, outcome_of  # with Zarr and Arrow, 0.5 s: after every mistake is named
 
@@ -70,11 +72,7 @@ def main() -> None:
         traceback.print_exc()
         code = 1
     if may_have_peers():
-        # Tearing down a process group at exit, with peers that come and go, can abort a process whose work is done, and
-        # with NCCL hang one that failed.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        interruption.leave(code)
     sys.exit(code)
 
 

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("plmjac.report")
 
-EVALUATION_OF = {"jacobian": "contact_precision", "recovery": "contact_recovery"}
-"""The evaluation that a report of a kind of store shows."""
+EVALUATION_OF = {"jacobian": "contact_precision", "recovery": "contact_recovery"}  # by kind of store
 
 
 class ReportConfig(BaseModel):
@@ -68,8 +67,7 @@ def _page(inputs: "Inputs", settings: ReportConfig) -> str:
         raise UsageError(f"a report is of stores of one kind, {' or '.join(EVALUATION_OF)}; these are {kinds}")
     if kinds[0] != "jacobian" and settings.ids is not None:
         raise UsageError(f"ids has no effect on a report of {kinds[0]} stores, which has no interactive view")
-    name = EVALUATION_OF[kinds[0]]
-    chosen = parse(find(name).Settings, getattr(settings, name), name)
+    chosen = parse(find(name := EVALUATION_OF[kinds[0]]).Settings, getattr(settings, name), name)
     return page_of(inputs, name, chosen, settings.ids, settings.max_proteins, int(settings.couplings_mb * 1e6))
 
 

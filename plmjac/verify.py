@@ -31,14 +31,21 @@ class VerifyConfig(BaseModel):
 def verify(config: Config) -> int:
     """Check a store, say what is damaged and how to mend it, or mend it, and return the exit code."""
     settings = parse(VerifyConfig, config)
-    from plmjac.store import CorruptStoreError, lock, open_store, repair  # Zarr, Arrow and torch: not for --help
+    from plmjac.store import (  # Zarr, Arrow and torch: not for --help
+        CorruptStoreError,
+        lock,
+        open_store,
+        renew_manifest,
+        repair,
+    )
 
     guard = None
     try:
         store = open_store(settings.store)
         if settings.repair:
             guard = lock(settings.store)
-            _renew_manifest(settings.store)
+            if problem := renew_manifest(settings.store):
+                print(f"damaged: {problem}")
         problems = _found(store, settings.deep)
         bad = sorted(key for key, found in problems.items() if key and found)
         intact = sum(1 for key, found in problems.items() if key and not found)
@@ -71,17 +78,6 @@ def _found(store: "JacobianStore", deep: bool) -> "dict[str, list[Damage]]":
         for damage in found:
             bar.write(f"damaged: {damage.key or 'the store itself'}: {damage.problem}", file=sys.stdout)
     return problems
-
-
-def _renew_manifest(store: Path) -> None:
-    """Begin the manifest anew where it cannot be read: the proteins themselves say the rest."""
-    from plmjac.store import CorruptStoreError, read_manifest, write_manifest
-
-    try:
-        read_manifest(store)
-    except CorruptStoreError as error:
-        print(f"damaged: {error}")
-        write_manifest(store, [])
 
 
 def main() -> None:

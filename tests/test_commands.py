@@ -174,3 +174,16 @@ def test_verify_from_the_command_line(store: Path) -> None:
     assert good.returncode == 0 and "2 proteins intact, 0 damaged" in good.stdout
     nothing = run_command("store=nowhere.zarr", module="plmjac.verify")
     assert nothing.returncode == 2 and "no plmjac store" in nothing.stderr
+
+
+def test_a_shipped_model_on_other_proteins_says_so(
+    fasta: Path, predict: Predict, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    words = ["+dataset=fasta", f"dataset.path={fasta}", "model=debug", "substitutions=none", "keep=[logits]"]
+    plan(composed("plan", *words))
+    assert "WARNING: the model `debug` has random weights" in capsys.readouterr().out
+    with caplog.at_level("INFO"):
+        assert predict(*words, f"store={tmp_path / 'a.zarr'}") == 0
+    assert "WARNING: the model `debug`" in caplog.text
+    plan(composed("plan", "+dataset=demo", "model=debug"))
+    assert "WARNING" not in capsys.readouterr().out

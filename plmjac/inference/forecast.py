@@ -15,6 +15,7 @@ from plmjac.inference.launch import Kind, Launch, device_of
 from plmjac.inference.resolve import build_dataset, cost_of, precision_on
 from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Task, build_task
+from plmjac.models.caution import caution
 from plmjac.records import Protein
 from plmjac.workplan import Limit, ManifestRow, manifest, planned
 
@@ -39,6 +40,8 @@ def forecast_of(settings: PredictSettings) -> Iterator[str]:
     task.limit(limit)
     rows, reasons, mine = _rows(settings, dataset, task, model, limit)
     yield f"model     {settings.model.name}: {model}, {_millions(model.num_parameters)} parameters"
+    if warning := caution(settings.model.name, settings.dataset["name"], settings.model.checkpoint):
+        yield f"          {warning}"
     yield f"dataset   {settings.dataset['name']}: {len(rows)} records"
     yield from (f"            {count:6d} {reason}" for reason, count in reasons.items())
     todo = [row for row in rows if row.status == "pending" and not row.alias_of and row.key in mine]

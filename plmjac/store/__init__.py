@@ -9,7 +9,7 @@ from plmjac.store.manifest import read_manifest, write_manifest
 from plmjac.store.reader import JacobianStore, StoredProtein, completed, open_store, stored_proteins
 from plmjac.store.saved_rows import SavedRows
 from plmjac.store.under_way import UnderWay
-from plmjac.store.verification import Damage, repair, verify
+from plmjac.store.verification import Damage, renew_manifest, repair, verify
 from plmjac.store.writer import PendingProtein, StoreWriter, create_or_check, lock
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "lock",
     "open_store",
     "read_manifest",
+    "renew_manifest",
     "repair",
     "stored_proteins",
     "verify",

@@ -25,7 +25,7 @@ from plmjac.store.layout import (
     group_document,
     read_group_document,
 )
-from plmjac.store.manifest import write_manifest
+from plmjac.store.manifest import read_manifest, write_manifest
 from plmjac.store.reader import JacobianStore, StoredProtein, chains_of, maps_are_completed, windows_of
 from plmjac.store.writer import StoreWriter
 from plmjac.workplan import ManifestRow
@@ -87,6 +87,16 @@ def repair(store: JacobianStore, problems: Mapping[str, list[Damage]]) -> tuple[
     unknown = sorted(_present(folder) - {row.key for row in rows})
     write_manifest(store.path, rows + [_row_of(folder / key) for key in unknown])
     return sorted(back), len(unknown)
+
+
+def renew_manifest(store: Path) -> str:
+    """Begin the manifest anew where it cannot be read, and return why; the proteins themselves say the rest."""
+    try:
+        read_manifest(store)
+    except CorruptStoreError as error:
+        write_manifest(store, [])
+        return str(error)
+    return ""
 
 
 def _row_of(folder: Path) -> ManifestRow:
