@@ -49,10 +49,10 @@ reproduce-tiny: install ## The paper's analyses on five domains with the bundled
 	PYTHON=$(BIN)/python OUT=demo/paper scripts/reproduce_paper.sh tiny
 
 test: install ## Run every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-quick: install ## The tests that take seconds (under 2 minutes in all), while working on the code
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-weights: install ## Fetch AntiBERTy's weights (100 MB) and the published esm2_8m (30 MB), and test with them
 	test -d weights/antiberty || $(BIN)/python scripts/antiberty.py weights/antiberty

@@ -257,7 +257,7 @@ def test_out_of_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None
         (("+dataset=demo", "trainer=slurm", "trainer.accelerator=cpu"), "needs srun"),
         (("+dataset=demo", "trainer=gpu"), "sees none"),
         (("+dataset=demo", "model=esm2_8m", "model.checkpoint=nowhere.pt"), "nowhere.pt"),
-        (("+dataset=demo", "+model.chekpoint=x"), "did you mean 'checkpoint'"),
+        (("+dataset=demo", "+model.presicion=fp32"), "did you mean 'precision'"),
     ],
 )
 def test_mistakes_are_named(predict: Predict, tmp_path: Path, overrides: tuple[str, ...], message: str) -> None:
@@ -282,7 +282,7 @@ def test_every_chain_of_real_structures(predict: Predict, tmp_path: Path, monkey
     # The 18 chains of 4UV3 have one sequence: one of them is computed (here by a stand-in), the others point to it.
     monkeypatch.setattr(
         JacobianTask,
-        "_blocks",
+        "_changes",
         lambda self, model, item, *_: [torch.ones(item.stop - item.start, 20, len(item.sequence), 20)],
     )
     assert predict(*arguments) == 0

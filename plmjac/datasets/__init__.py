@@ -80,7 +80,9 @@ def _wrong_type(name: str, key: str, value: object, annotation: object) -> str:
 
 
 def _in_words(annotation: object) -> str:
-    if choices := [choice for part in get_args(annotation) for choice in get_args(part)]:  # Literal[...] | None
+    if choices := [
+        choice for part in get_args(annotation) for choice in get_args(part) if isinstance(choice, str)
+    ]:  # Literal[...] | None
         return f"{' or '.join(choices)} or null"
     plain = getattr(annotation, "__name__", None) if isinstance(annotation, type) else None
     names = {"str": "text", "int": "a whole number", "bool": "true or false", "float": "a number", "None": "null",

@@ -70,7 +70,7 @@ def test_every_number_is_the_brute_force(stores: dict[str, Store], tmp_path: Pat
     costs = found.tables["approximations_summary"].set_index("store")
     assert costs.loc["all", "fewer"] == 1 and 9 < costs.loc["subset", "fewer"] < 11 and costs.loc["mask", "fewer"] > 18
     assert costs.loc["subset", "loss"] == pytest.approx(table.loc["subset", "loss"].mean())
-    assert costs.loc["subset", "loss_low"] <= costs.loc["subset", "loss"] <= costs.loc["subset", "loss_high"]
+    assert costs.loc["subset", ["loss_low", "loss_high"]].isna().all()  # too few proteins for an interval
     assert "not in mask" in found.text
     save(found.figures["approximations"](), tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 10_000

@@ -188,7 +188,7 @@ def test_stores_side_by_side(tmp_path: Path) -> None:
     wide = table[table["range"] == "all"].pivot(index="protein", columns="store", values="P@L/2")
     assert (row["first"], row["second"], row["n"]) == ("good contacts", "bad contacts", 7)
     assert row["difference"] == pytest.approx((wide["good"] - wide["bad"]).mean())
-    assert row["low"] <= row["difference"] <= row["high"] and row["better"] == 7 and row["p"] == pytest.approx(1 / 501)
+    assert row["low"] <= row["difference"] <= row["high"] and row["better"] == 7 and row["p"] == pytest.approx(2 / 2**7)
     assert "large (good), small (bad)" in outcome.text and "not scored: p7: not in the store" in outcome.text
     assert outcome.metrics["good contacts/P@L/5"] == pytest.approx(scored["P@L/5"].mean())
     curve = outcome.tables["precision_curves"]

@@ -6,6 +6,7 @@ from esm import rotary_embedding
 
 from plmjac.alphabet import MASK
 from plmjac.models import load_model
+from plmjac.models.base import indices_of
 from plmjac.models.debug import LinearModel
 
 TOKENS = torch.randint(25, (3, 20), generator=torch.Generator().manual_seed(0))
@@ -64,7 +65,7 @@ def test_representation_is_what_the_head_reads(fast: bool) -> None:
 def test_indices_that_make_no_chain_are_refused(fast: bool) -> None:
     model = load_model("debug", fast=fast)
     with pytest.raises(ValueError, match="20 residues need 20 positions, these are 19"):
-        model._rotary_indices(20, torch.arange(19))  # the types of logits() say so first, in tests
+        indices_of(20, torch.arange(19), model.device)  # the types of logits() say so first, in tests
     with pytest.raises(ValueError, match="must increase"):
         model.logits(TOKENS, torch.cat([torch.arange(10), torch.arange(10)]))
 
