@@ -36,6 +36,7 @@ demo: install ## Contact maps of ten small domains, scored against their structu
 	@echo "model=$(DEMO_MODEL): $(DEMO_NOTE)"
 	$(BIN)/python -m plmjac.predict +dataset=demo model=$(DEMO_MODEL) store=demo/demo_$(DEMO_MODEL).zarr
 	$(BIN)/python -m plmjac.evaluate +evaluation=contact_precision store=demo/demo_$(DEMO_MODEL).zarr
+	@echo "look at demo/demo_$(DEMO_MODEL).zarr-evaluation/contact_maps.png, or at one protein in demo/demo_$(DEMO_MODEL).zarr-evaluation/proteins/"
 
 recovery: install ## Contact recovery under masking, three schedules: curves in demo/recovery_*/ (STRUCTURES=folder for your own)
 	$(BIN)/python -m plmjac.predict -m +dataset=$(RECOVERY) $(if $(STRUCTURES),dataset.path=$(STRUCTURES)) $(RECOVERY_KEYS) \
