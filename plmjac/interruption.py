@@ -25,7 +25,7 @@ INTERRUPTED = 75
 GRACE_SECONDS = 3.0
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
-"""What clusters and terminals send: SLURM what --signal names, SGE USR1 and XCPU, a closed terminal HUP."""
+"""Signals of clusters and terminals: SLURM's --signal, SGE USR1 and XCPU, a closed terminal HUP."""
 
 TO_MEND = {
     errno.EACCES: "mend the permissions of that file or folder",
@@ -60,7 +60,7 @@ class Interrupted(BaseException):
 
 
 LAST_ACTS: list[Callable[[], None]] = []
-"""What is done before the process is ended from here, quick and without locks: notes of what is under way go."""
+"""Called before the process is ended from here, quick and without locks: removes notes of the proteins under way."""
 
 _wakeup: list[socket.socket] = []
 """The end of the socket pair that C code writes to; held here so that it stays open."""

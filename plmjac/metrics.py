@@ -1,4 +1,4 @@
-"""How well a contact map ranks the pairs that touch: precision of the top L, L/2 and L/5.
+"""Ranking of the pairs that touch by a contact map: precision of the top L, L/2 and L/5.
 
 Pairs are unordered, at least `min_separation` apart along the sequence, and both residues resolved; an unresolved
 residue is out of the candidates and of the hits alike. Ties keep the order of the pairs (i, then j), so a constant map
@@ -96,7 +96,7 @@ def precision_at(hits: Bool[np.ndarray, " N"], count: int) -> float:
 
 
 def chance(hits: Bool[np.ndarray, " N"]) -> float:
-    """What a random ranking would score: the share of contacts among all candidates; NaN where there are none."""
+    """Expected precision of a random ranking: the share of contacts among all candidates; NaN where there are none."""
     return float(hits.mean()) if len(hits) and hits.any() else math.nan
 
 

@@ -1,6 +1,5 @@
 """Is a store what was written? `python -m plmjac.verify store=runs/pdb.zarr [deep=true] [repair=true]`; else exit 1."""
 
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +11,6 @@ from plmjac.config import DONE, Config, parse, run
 
 if TYPE_CHECKING:
     from plmjac.store import Damage, JacobianStore
-
-log = logging.getLogger("plmjac.verify")
 
 DAMAGED = 1
 
@@ -31,32 +28,26 @@ class VerifyConfig(BaseModel):
 def verify(config: Config) -> int:
     """Check a store, say what is damaged and how to mend it, or mend it, and return the exit code."""
     settings = parse(VerifyConfig, config)
-    from plmjac.store import (  # Zarr, Arrow and torch: not for --help
-        CorruptStoreError,
-        lock,
-        open_store,
-        renew_manifest,
-        repair,
-    )
+    from plmjac import store as stores  # Zarr, Arrow and torch: not for --help
 
     guard = None
     try:
-        store = open_store(settings.store)
+        store = stores.open_store(settings.store)
         if settings.repair:
-            guard = lock(settings.store)
-            if problem := renew_manifest(settings.store):
+            guard = stores.lock(settings.store)
+            if problem := stores.renew_manifest(settings.store):
                 print(f"damaged: {problem}")
         problems = _found(store, settings.deep)
         bad = sorted(key for key, found in problems.items() if key and found)
         intact = sum(1 for key, found in problems.items() if key and not found)
         print(f"{settings.store}: {intact} proteins intact, {len(bad)} damaged")
         if settings.repair:
-            back, unknown = repair(store, problems)
+            back, unknown = stores.repair(store, problems)
             print(f"repaired: {len(back)} proteins put back to pending, {unknown} added to the manifest")
             if back:
                 print("Run the predict command of their input again to compute them.")
-            return DAMAGED if any(_found(open_store(settings.store), settings.deep).values()) else DONE
-    except CorruptStoreError as error:
+            return DAMAGED if any(_found(stores.open_store(settings.store), settings.deep).values()) else DONE
+    except stores.CorruptStoreError as error:
         print(f"damaged: {error}")
         return DAMAGED
     finally:

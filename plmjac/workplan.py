@@ -271,7 +271,7 @@ class Shard:
 
     @property
     def role(self) -> str:
-        """What the store's lock knows it by; a file name."""
+        """Its role under the store's lock; a file name."""
         return f"{self.number}-of-{self.count}"
 
     def of(self, rows: Iterable[ManifestRow]) -> list[ManifestRow]:

@@ -36,7 +36,7 @@ class TooLarge(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a baseline may use: `memory` in bytes, and `iterations` of L-BFGS for the Markov random field."""
+    """Limits of a baseline: `memory` in bytes, and `iterations` of L-BFGS for the Markov random field."""
 
     memory: float
     iterations: int

@@ -67,7 +67,7 @@ class AtomTable:
         return next(iter(self.sequences.get(f"asym {asym}") or self.sequences.get(f"entity {entity}") or []), None)
 
     def is_in_sequence(self, row: int) -> bool:
-        """Whether mmCIF's sequence has this atom's residue where its label_seq_id says."""
+        """True if mmCIF's sequence has this atom's residue where its label_seq_id says."""
         label = int(self.label[row])
         table = self.sequence(str(self.asym[row]), str(self.entity[row])) if label else None
         return table is not None and label <= len(table.names) and str(self.residue[row]) in table.names[label - 1]
@@ -153,7 +153,7 @@ def _read_pdb(lines: list[bytes]) -> AtomTable:
 
 
 def _are_other_chains(atoms: list[bytes], line: bytes) -> bool:
-    """Whether files were put one behind the other, each with its END, rather than models of the same chains."""
+    """True if files were put one behind the other, each with its END, rather than models of the same chains."""
     chain = line[20:22]
     return bool(chain.strip()) and all(atom[20:22] != chain for atom in atoms)
 

@@ -85,7 +85,7 @@ def _stretches(residues: list[Residue]) -> list[list[Residue]]:
 
 
 def _leads_to(after: Sequence[int], start: int, end: int) -> bool:
-    """Whether the bonds go from `start` to `end`: one more would close a ring."""
+    """True if the bonds go from `start` to `end`: one more would close a ring."""
     while start >= 0 and start != end:
         start = after[start]
     return start == end
@@ -121,7 +121,7 @@ def _chains(letter: str, residues: list[Residue], in_sequence: frozenset[str]) -
 
 
 def _is_firm(stretch: list[Residue], in_sequence: frozenset[str]) -> bool:
-    """Whether it is part of a chain without further proof."""
+    """True if it is part of a chain without further proof."""
     if _is_labelled(stretch):
         return True
     if not any(residue.is_named for residue in stretch):
@@ -130,7 +130,7 @@ def _is_firm(stretch: list[Residue], in_sequence: frozenset[str]) -> bool:
 
 
 def _is_labelled(stretch: list[Residue]) -> bool:
-    """Whether the sequence of the file has a place for it, which only mmCIF says."""
+    """True if the sequence of the file has a place for it, which only mmCIF says."""
     return all(residue.label > 0 and residue.is_in_table for residue in stretch)
 
 
@@ -139,7 +139,7 @@ def _is_hetero(stretch: list[Residue]) -> bool:
 
 
 def _continues(chain: Chain, stretch: list[Residue]) -> bool:
-    """Whether a stretch that is not bonded to the chain is more of it, and not another chain of the same letter."""
+    """True if a stretch that is not bonded to the chain is more of it, and not another chain of the same letter."""
     last, first = chain.residues[-1], stretch[0]
     if first.entity and last.entity and first.entity != last.entity and first.label and last.label:
         return False
@@ -160,7 +160,7 @@ def _continues(chain: Chain, stretch: list[Residue]) -> bool:
 
 
 def _is_detached(last: Residue, alone: Residue) -> bool:
-    """Whether a residue that is bonded to nothing is far from the chain, by TER or by its number."""
+    """True if a residue that is bonded to nothing is far from the chain, by TER or by its number."""
     return last.ter != alone.ter or (not alone.is_in_table and alone.number - last.number > 100)
 
 
@@ -189,7 +189,7 @@ def _insert(chain: Chain, stretch: list[Residue]) -> bool:
 
 
 def _reaches(first: Residue, second: Residue) -> bool:
-    """Whether the residues missing between the two, by their numbers, can span the distance."""
+    """True if the residues missing between the two, by their numbers, can span the distance."""
     return not alpha_distance(first, second) > RISE * (second.number - first.number) + CHAIN_BREAK - RISE
 
 

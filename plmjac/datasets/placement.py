@@ -241,7 +241,7 @@ class _Alignment:
 
 
 def _shifted(costs: Int[np.ndarray, " K"], by: int) -> Int[np.ndarray, " L"]:
-    """What stands `by` columns to the left of each column of the sequence."""
+    """The entry `by` columns to the left of each column of the sequence."""
     shifted = np.full(len(costs) - 1, _NEVER, dtype=np.int32)
     if by <= len(shifted):
         shifted[by - 1 :] = costs[: len(costs) - by]

@@ -50,16 +50,16 @@ def letter_of(name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def is_never_a_residue(name: str) -> bool:
-    """Whether the name stands for a cap, a nucleotide or water."""
+    """True if the name stands for a cap, a nucleotide or water."""
     known = gemmi.find_tabulated_residue(name)
     return name in CAPS or known.is_nucleic_acid() or known.is_water()
 
 
 def is_of_a_force_field(name: str) -> bool:
-    """Whether force fields have a name that in the PDB may be another molecule's, such as HED or CYN."""
+    """True if force fields have a name that in the PDB may be another molecule's, such as HED or CYN."""
     return name in _FORCE_FIELD
 
 
 def is_standard(name: str) -> bool:
-    """Whether the name is that of an amino acid as it is, in any state of protonation."""
+    """True if the name is that of an amino acid as it is, in any state of protonation."""
     return name in _FORCE_FIELD or gemmi.find_tabulated_residue(name[-3:]).is_standard()

@@ -75,7 +75,7 @@ class Residue:
 
 
 def residues_of(table: AtomTable) -> list[Residue]:
-    """What may be a residue: an amino acid by name, or what has a peptide's backbone, in file order."""
+    """Candidates for residues, in file order: amino acids by name, and groups of atoms with a peptide's backbone."""
     if not len(table):
         return []
     group = _groups(table)
@@ -174,7 +174,7 @@ def _rows_of(alternative: Int64[np.ndarray, " A"], count: int) -> list[Int64[np.
 
 
 def _count_of_caps(table: AtomTable, group: Int64[np.ndarray, " A"]) -> Int64[np.ndarray, " A"]:
-    """How many caps stand above each atom."""
+    """The number of caps above each atom."""
     is_cap = np.isin(table.residue, list(CAPS))
     starts = np.ones(len(table), dtype=bool)
     starts[1:] = group[1:] != group[:-1]
@@ -182,7 +182,7 @@ def _count_of_caps(table: AtomTable, group: Int64[np.ndarray, " A"]) -> Int64[np
 
 
 def _has_mixed_segments(table: AtomTable, group: Int64[np.ndarray, " A"]) -> bool:
-    """Whether columns 73 to 76 hold something else than segment ids, as in PDBQT, where each atom has its own."""
+    """True if columns 73 to 76 hold something else than segment ids, as in PDBQT, where each atom has its own."""
     same = (group[1:] == group[:-1]) & (table.segment[1:] != table.segment[:-1])
     return bool(same.any())
 
@@ -208,7 +208,7 @@ def _with_late_atoms(table: AtomTable, residues: list[Residue]) -> list[Residue]
 
 
 def _are_one(table: AtomTable, above: Residue, below: Residue) -> bool:
-    """Whether two residues of one number and name are parts of one: no atom, in no alternative location, is in both."""
+    """True if two residues of one number and name are parts of one: no atom, in no alternative location, is in both."""
     first, second = ({(str(table.name[row]), str(table.altloc[row])) for row in residue.rows[0]}
                      for residue in (above, below))  # fmt: skip
     return not first & second and (above.ter == below.ter or bool(np.isnan(below.atoms[0]).all()))

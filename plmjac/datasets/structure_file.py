@@ -36,7 +36,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class ChainRecord:
-    """What became of one chain of an entry; `chain` is None where the file as a whole is rejected."""
+    """One chain of an entry, or why it is rejected; `chain` is None where the whole file is."""
 
     entry: str
     chain: str | None
@@ -211,7 +211,7 @@ def _chains_without_atoms(table: AtomTable, chains: list[Chain]) -> list[str]:
 
 
 def _may_be_anothers(table: AtomTable, chain: Chain, chains: list[Chain]) -> bool:
-    """Whether the sequence under the chain's letter may be that of another chain."""
+    """True if the sequence under the chain's letter may be that of another chain."""
     has_twin = any(other.letter == chain.letter for other in chains if other is not chain)
     return not table.is_mmcif and (has_twin or chain.letter not in table.sequences)
 

@@ -1,4 +1,4 @@
-"""How many parameters it takes to hold the couplings of all protein families: the paper's estimate, and a measurement.
+"""The number of parameters that holds the couplings of all protein families: the paper's estimate, and a measurement.
 
 Zhang et al. (2024): 20,000 families of average length 256, every pair of positions, 20 x 20 couplings each, make
 261,120,000,000 parameters; with at most 4 contacts a position 4.1 billion, about where ESM-2 stops improving with size.
@@ -113,7 +113,7 @@ def _store(store: Store, settings: Settings) -> Iterator[Row]:
 
 
 def _measured(stored: StoredProtein, settings: Settings) -> Row:
-    """What stands out of the noise in one protein; with a reason where that cannot be said."""
+    """Couplings of one protein that stand out of the noise; with a reason where that cannot be said."""
     if "contacts" not in stored.names:
         return {"reason": "its contact map was not kept; run predict with keep=[contacts]"}
     first, second = np.triu_indices(len(stored), settings.min_separation)

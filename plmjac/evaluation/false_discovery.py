@@ -147,7 +147,7 @@ def _protein(
 
 
 def _rates(table: pd.DataFrame, proteins: pd.DataFrame, rates: Sequence[float]) -> pd.DataFrame:
-    """What is found at each rate, and how much of it a structure contradicts."""
+    """Pairs found at each rate, and the share of them that a structure contradicts."""
     rows = []
     for (store, model), scored in proteins[proteins["reason"] == ""].groupby(["store", "model"], sort=False):
         here = table[table["store"] == store]

@@ -1,4 +1,4 @@
-"""What kind of pair is it: the 20 x 20 block of each strong pair against the blocks that contacts, energies or charges
+"""Kinds of pairs: the 20 x 20 block of each strong pair against the blocks that contacts, energies or charges
 would leave.
 
 Blocks are those of `store[id].couplings(i, j)`, centred and symmetrised. The reference is the mean of the largest

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line every half minute in a log file, and metrics for the loggers.
+"""Progress of a run: a bar on a terminal, a line every half minute in a log file, and metrics for the loggers.
 
 Progress is measured in the plan's own cost, so the ETA holds when short proteins follow long ones. Rank 0 speaks for
 its own share, which the plan made as large as everybody's.

@@ -1,4 +1,4 @@
-"""How fast GPUs were measured to be on whole Jacobians, and what a run will therefore take on one.
+"""Measured speeds of GPUs on whole Jacobians, and the time of a run by them.
 
 No measurement is of just this model, these lengths and this card, so a time is scaled from the nearest one: by FLOPs
 from model to model and length to length, by the makers' peak rates from card to card. The forecast says which it did.
@@ -69,7 +69,7 @@ def gpu_times(
 
 
 def compiling_saves(flops: float | int) -> bool:
-    """Whether so many FLOPs are enough for torch.compile to win back the time it takes itself, on the card measured."""
+    """True if so many FLOPs are enough for torch.compile to win back the time it takes itself, on the card measured."""
     rates = {row.way: row.flops / row.seconds for row in MEASURED if row.precision == "fp16"}
     return flops / rates["fast"] - flops / rates["compiled"] > FIRST_COMPILED_FORWARD
 

@@ -57,7 +57,7 @@ class Session:
 
     @property
     def role(self) -> str:
-        """What this run is to the store's lock."""
+        """The role of this run under the store's lock."""
         return self.shard.role if self.shard else RUN
 
     def prepare(self) -> None:

@@ -1,4 +1,4 @@
-"""What every ESM on fair-esm's own modules shares: its vocabulary, the two ends, and one forward's readouts."""
+"""Shared by every ESM on fair-esm's own modules: its vocabulary, the two ends, and one forward's readouts."""
 
 import importlib.metadata
 from collections.abc import Collection, Sequence

@@ -1,4 +1,4 @@
-"""What is lost over what is saved: one point an approximation, with the interval of its mean."""
+"""Precision lost over forwards saved: one point an approximation, with the interval of its mean."""
 
 import matplotlib.pyplot as plt
 import pandas as pd

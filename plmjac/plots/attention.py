@@ -1,4 +1,4 @@
-"""How well attention heads find contacts: every head of a model, and the mean of the best K of them."""
+"""Precision of attention heads: every head of a model, and the mean of the best K of them."""
 
 from collections.abc import Mapping, Sequence
 

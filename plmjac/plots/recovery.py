@@ -133,7 +133,7 @@ def segment_curves(panels: Sequence[SegmentPanel], recovered: float, columns: in
 
 
 def minimal_segments(residues: Float[np.ndarray, " N"], percentile: float, start: float) -> Figure:
-    """How many visible residues were enough for a stable jump: bins of 10 from `start`, and the 90th percentile."""
+    """Visible residues at a stable jump: bins of 10 from `start`, and the 90th percentile."""
     figure, axes = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
     edges = np.arange(start, max(residues.max(), start) + 11, 10).tolist()
     axes.hist(residues, bins=edges, color=COLORS["flanking"], edgecolor="white", linewidth=0.8)

@@ -1,4 +1,4 @@
-"""What predicted structures lay bare: a summary of all pairs, and the surface along each chain."""
+"""Exposed surface of predicted structures: a summary of all pairs, and the surface along each chain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -29,7 +29,7 @@ HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 120.0
 """A lease that was not touched for so long is nobody's: eight heartbeats, for disks that answer late."""
 SETTLE_SECONDS = 1.0
-"""How long a new lease is looked at before it counts: whoever took it at the same moment is seen by then."""
+"""Seconds for which a new lease is watched before it counts: whoever took it at the same moment is seen by then."""
 DOOR_SECONDS = 600.0
 
 RUN = "run"
@@ -181,7 +181,7 @@ class Lease:
 
 
 def _has_died(holder: dict[str, object]) -> bool:
-    """Whether the holder was a process of this machine that is no more."""
+    """True if the holder was a process of this machine that is no more."""
     process = holder.get("process")
     if holder.get("host") != socket.gethostname() or not isinstance(process, int):
         return False
@@ -203,7 +203,7 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def _has_flock(handle: int) -> bool:
-    """Whether the file system of an open file knows flock."""
+    """True if the file system of an open file knows flock."""
     if fcntl is None:
         return False
     try:

@@ -53,7 +53,7 @@ class StoredProtein:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """What there is to read: contacts, logits, jacobian, ...; `jacobian` also where it is kept as jacobian_int8."""
+        """The arrays: contacts, logits, ...; `jacobian` also where it is kept as jacobian_int8."""
         there = {path.parent.name for path in self.folder.glob("*/zarr.json")}
         return tuple(sorted(there | ({"jacobian"} if "jacobian_int8" in there else set())))
 

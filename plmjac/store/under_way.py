@@ -1,4 +1,4 @@
-"""What a process computed when it died, so that one protein that kills its process does not keep the others waiting.
+"""Proteins under way when a process died, so that one that kills its process does not keep the others waiting.
 
 Each rank writes the work item that it begins into a file of its own; a run that ends by itself or by a signal removes
 it. What is found at the next start was the death of somebody, counted by protein, anew where it got further than the

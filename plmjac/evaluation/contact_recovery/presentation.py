@@ -21,11 +21,11 @@ from plmjac.plots.recovery import (
 from plmjac.recovery import percentile
 
 SHOWN_STEPS = 8
-"""How many steps of a curve are printed; all are in the table."""
+"""Steps of a curve that are printed; all are in the table."""
 
 
 def text_of(runs: Sequence[Run], tables: Mapping[str, pd.DataFrame], settings: Settings) -> str:
-    """What is printed: curves in brief with their denominators, kinds of curves, comparisons, and what is missing."""
+    """The printed text: curves in brief with their denominators, kinds of curves, comparisons, and what is missing."""
     attributes = runs[0].attributes
     lines = [
         f"recovered: R > {settings.recovered:g}; intervals: {settings.coverage:.0%} of {settings.resamples} resamples "

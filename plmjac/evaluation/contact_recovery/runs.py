@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from plmjac.evaluation.base import Store
 
 SEGMENT = ["protein", "start1", "stop1", "start2", "stop2"]
-"""What makes a segment the same in two stores; half-open ranges counted from 0, a single window stands twice."""
+"""Columns that identify a segment across stores; half-open ranges counted from 0, a single window stands twice."""
 
 CONTEXT = [*SEGMENT, "repeat", "step", "unmasked", "recovery", "recovered"]
 """`unmasked` counts the visible residues besides the segment; `recovered` is whether the recovery is above 0.5."""
@@ -36,7 +36,7 @@ class Run:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the store says of itself."""
+        """The store's attributes."""
         return self.store.opened.attributes
 
     @property
@@ -159,7 +159,7 @@ def labels(stores: Sequence[Store]) -> list[tuple[str, str]]:
 
 
 def _identity(store: Store) -> dict[str, str]:
-    """What was run, as flat text; without the weights' digest, which goes with the model and its seed."""
+    """The run's identity as flat text; without the weights' digest, which goes with the model and its seed."""
     chosen = {key: store.opened.attributes.get(key) for key in ("model", "segments", "readout", "schedule", "seed")}
     flat: dict[str, str] = {}
     for group, value in chosen.items():

@@ -94,7 +94,7 @@ def fractions(run: Run, settings: Settings) -> pd.DataFrame:
 
 
 def classified(run: Run, settings: Settings) -> pd.DataFrame:
-    """What the curve of each segment and repeat does; segments and proteins without a curve with their reason."""
+    """The kind of curve of each segment and repeat; segments and proteins without a curve with their reason."""
     rule, rows = JumpRule(**settings.jump.model_dump()), []
     ordered = run.contexts.sort_values("step", kind="stable")
     for key, curve in ordered.groupby([*SEGMENT, "repeat"], sort=False):
@@ -214,7 +214,7 @@ def compared(first: Run, second: Run, settings: Settings) -> dict[str, Any]:
 def _ratio(
     both: pd.DataFrame, proteins: Sequence[str], weights: Float[np.ndarray, "B P"], settings: Settings
 ) -> dict[str, float]:
-    """How many times the residues the second needs until half of the common segments are recovered."""
+    """The ratio of residues, second to first, that it takes until half of the common segments are recovered."""
     halves, drawn = [], []
     for side in ("first", "second"):
         counts, unmasked = counts_of(both, proteins, "unmasked", side)
