@@ -29,15 +29,37 @@ def contact_map(jacobian: Tensor | np.ndarray) -> Float[Tensor, "L L"]:
     Takes (L, 20, L, 20), or (L, 1, L, 20) of MASK, and leaves it alone. Raises ValueError for another shape; of a store
     of fewer amino acids give `store[id].completed`.
     """
-    tensor = torch.as_tensor(jacobian)
-    if tensor.ndim != 4 or tensor.shape[0] != tensor.shape[2] or tensor.shape[3] != 20:
-        raise ValueError(f"a Jacobian has the shape (L, 20, L, 20), this has {tuple(tensor.shape)}")
+    tensor = _checked(jacobian)
     if tensor.shape[1] not in (1, 20):
         raise ValueError(
             f"these are rows of {tensor.shape[1]} amino acids; give them their places among all 20 first: "
             "store[id].completed, or plmjac.jacobian.among_all"
         )
-    return method.contact_map(tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float())
+    return method.contact_map(tensor)
+
+
+def couplings(jacobian: Tensor | np.ndarray, i: int, j: int) -> Float[Tensor, "20 20"]:
+    """The centred, symmetrised couplings of residues i and j (from 0): rows the amino acid at i, columns that at j.
+
+    The same as `store[id].couplings(i, j)`, of a Jacobian in memory. Raises ValueError for another shape than
+    (L, 20, L, 20), IndexError for a pair outside the protein.
+    """
+    tensor = _checked(jacobian)
+    length = len(tensor)
+    if tensor.shape[1] != 20:
+        raise ValueError(f"couplings need all 20 amino acids at each position; these are rows of {tensor.shape[1]}")
+    if not (0 <= i < length and 0 <= j < length):
+        raise IndexError(f"the pair ({i}, {j}) is outside the {length} residues, counted from 0")
+    centered = method.center(tensor)
+    return (centered[i, :, j] + centered[j, :, i].T) / 2
+
+
+def _checked(jacobian: Tensor | np.ndarray) -> Float[Tensor, "L A L 20"]:
+    """A Jacobian as a tensor of float32 or float64. Raises ValueError for what has another shape."""
+    tensor = torch.as_tensor(jacobian)
+    if tensor.ndim != 4 or tensor.shape[0] != tensor.shape[2] or tensor.shape[3] != 20:
+        raise ValueError(f"a Jacobian has the shape (L, 20, L, 20), this has {tuple(tensor.shape)}")
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
 def categorical_jacobian(

@@ -207,3 +207,20 @@ def test_a_constant_model_gives_zeros_not_nan() -> None:
 def test_the_api_refuses_what_is_no_sequence(debug_model: LanguageModel) -> None:
     with pytest.raises(ValueError, match="position 2 holds"):
         plmjac.categorical_jacobian(debug_model, "A-C")
+
+
+def test_couplings_in_memory_are_the_symmetrised_blocks() -> None:
+    jacobian = torch.randn(7, 20, 7, 20, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    brute = jacobian.clone()
+    for axis in range(4):
+        brute = brute - brute.mean(dim=axis, keepdim=True)
+    brute = (brute + brute.permute(2, 3, 0, 1)) / 2
+    for i, j in ((0, 6), (6, 0), (2, 2)):
+        torch.testing.assert_close(plmjac.couplings(jacobian, i, j), brute[i, :, j])
+    torch.testing.assert_close(
+        plmjac.couplings(jacobian.half().numpy(), 1, 4).double(), brute[1, :, 4], atol=2e-3, rtol=0
+    )
+    with pytest.raises(IndexError, match="outside the 7 residues"):
+        plmjac.couplings(jacobian, 0, 7)
+    with pytest.raises(ValueError, match="all 20 amino acids"):
+        plmjac.couplings(jacobian[:, :4], 0, 1)
