@@ -1,7 +1,11 @@
 """What many tests share: a debug model, small inputs, and predict runs in this process or in one of their own."""
 
+import atexit
+import os
+import shutil
 import signal
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +18,17 @@ from plmjac.models import LanguageModel, load_model
 
 torch.set_num_threads(1)
 
+if "PLMJAC_TEST_WEIGHTS" not in os.environ:
+    # A cache for each process of tests: batch sizes that one measures, or a user measured, are not another's.
+    os.environ["PLMJAC_CACHE"] = tempfile.mkdtemp(prefix="plmjac-tests-")
+    atexit.register(shutil.rmtree, os.environ["PLMJAC_CACHE"], ignore_errors=True)
+
 
 SLOW_FOLDERS = ("evaluation", "coevolution", "models")
 SLOW_FILES = (
     "test_resume", "test_train_tiny", "test_benchmark", "test_approximation_ways", "test_report", "test_sweep",
     "test_loggers", "test_memory", "test_recovery", "test_commands", "test_readme", "test_substitutions",
-    "test_interruption",
+    "test_interruption", "test_windows", "test_faults", "test_placement", "test_start", "test_compiling", "test_shards",
 )  # fmt: skip
 SLOW_TESTS = (
     "test_the_installed_wheel_works", "test_help_teaches", "test_compressed_input_from_the_command_line",
@@ -35,6 +44,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_slow = item.path.parent.name in SLOW_FOLDERS or item.path.stem in SLOW_FILES
         if is_slow or item.name.startswith(SLOW_TESTS):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep what a test printed sendable between processes: names of files may be no UTF-8."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
