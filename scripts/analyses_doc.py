@@ -104,7 +104,7 @@ def false_discovery(folder: Path) -> list[str]:
 
 
 def fingerprints(folder: Path) -> list[str]:
-    """What strong pairs look like."""
+    """The share of strong pairs that look like the typical one."""
     row = pd.read_csv(folder / "fingerprints_summary.csv").iloc[0]
     cosines = {name.removeprefix("cosine, "): f"{row[name]:.2f}" for name in row.index if name.startswith("cosine, ")}
     return [

@@ -1,4 +1,4 @@
-"""What only a GPU can show, in under four minutes and on one page: `make gpu`.
+"""The checks that need a GPU, in under four minutes and on one page: `make gpu`.
 
     python scripts/gpu_check.py gather wheels         # where there is a network: what a GPU machine lacks of ours
     make gpu PYTHON=python3 ARGS="--wheels wheels"    # on the GPU machine, which needs PyTorch and no network
@@ -33,7 +33,7 @@ LACKS = (
     "gemmi", "google-crc32c", "httpx", "hydra-core", "isal", "numcodecs", "omegaconf", "pydantic", "pydantic_core",
     "pydssp", "stamina", "tenacity", "typing-inspection", "xopen", "zarr", "zlib-ng",
 )  # fmt: skip
-"""What plmjac and its tests need beside PyTorch, Lightning, transformers, pandas, pytest and their like. Not pyarrow,
+"""Needed by plmjac and its tests beside PyTorch, Lightning, transformers, pandas, pytest and their like. Not pyarrow,
 which is over half as large again as all of these: what writes a store is skipped where it is not there."""
 MOST_BYTES = 40e6
 PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 17, 12, 5)))
@@ -43,7 +43,7 @@ SHARES = {"tests": 0.35, "speed": 0.6, "run": 1.0}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a part: done, failed, out of time or skipped, what it said of that, its seconds and numbers."""
+    """The outcome of a part: done, failed, out of time or skipped, what it said of that, its seconds and numbers."""
 
     state: str
     said: str
@@ -188,7 +188,7 @@ def busy(spans: Iterable[tuple[float, float]]) -> dict[str, float]:
 
 
 def page(parts: dict[str, Outcome], device: str, seconds: float, out: Path) -> str:
-    """What was found, for a person."""
+    """The results as text."""
     import torch
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() and device == "cuda" else platform.machine()

@@ -1,6 +1,6 @@
-"""What a store of very many proteins costs its file system, in today's layout and in packs (docs/scale.md).
+"""The cost of a store of very many proteins to its file system, in today's layout and in packs (docs/scale.md).
 
-    python scripts/simulate_scale.py --proteins 20000 --folder /tmp/scale
+    python scripts/simulate_scale.py --proteins 20000 --folder scale
 
 Files of the sizes that a protein of 250 residues has, without a model: the time of a start, of a scan, of the manifest.
 """

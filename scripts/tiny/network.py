@@ -29,7 +29,7 @@ COLUMN_LAYER, LOOKING_LAYERS = 1, (2, 3)
 
 
 class Weights(NamedTuple):
-    """What each part of the loss counts."""
+    """Weights of the parts of the loss."""
 
     masked: float
     divergence: float
