@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -63,6 +64,14 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             f"{absent} tests were skipped because they need data outside the checkout (../shared/data: structures, "
             "alignments, the authors' lists); what they test is also tested on data made in the tests"
         )
+
+
+@pytest.fixture(autouse=True)
+def close_figures() -> Iterator[None]:
+    """Close what a test drew and did not save: matplotlib warns of more than twenty, which is an error here."""
+    yield
+    if (pyplot := sys.modules.get("matplotlib.pyplot")) is not None:
+        pyplot.close("all")
 
 
 @pytest.fixture(scope="session")
