@@ -36,7 +36,7 @@ SLOW_TESTS = (
     "test_help_and_mistakes_are_answered", "test_every_chain_of_real_structures", "test_a_folder_that_is_gone",
     "test_a_single_process_with_stale_variables",
 )  # fmt: skip
-"""What `make test-quick` leaves out: whole runs, processes of their own, training. Everything else is quick."""
+"""Left out by `make test-quick`: whole runs, processes of their own, training. Everything else is quick."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

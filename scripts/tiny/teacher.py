@@ -33,14 +33,14 @@ MAX_SEQUENCES = 8000
 """A field is fitted to this many sequences at most."""
 
 GAIN = 1.5
-"""What survives the correction counts this much more, but never more than the whole coupling."""
+"""Weight of the couplings that survive the correction, but never more than the whole coupling."""
 
 SEPARATIONS = (6, 1)
 """The two layers that are shown where to look: at partners |i - j| >= 6, and at the best of all that are left."""
 
 
 class Lesson(NamedTuple):
-    """What a batch should come to: W wild types, M mutants, H heads in each of the two layers that are shown.
+    """The teacher's answers for a batch: W wild types, M mutants, H heads in each of the two layers that are shown.
 
     `expected` are the conditionals of the wild types as logits, `change` how they differ in the mutants, centred over
     the amino acids. `taught` places are residues in a column of the family; `moved` ones as well, and neither masked
@@ -81,7 +81,7 @@ class Teacher:
             self.couplings.append(Couplings(fields, pairs, *partners(pairs, heads)))
 
     def lesson(self, batch: Batch, wild_types: int) -> Lesson:
-        """What a batch should come to whose first `wild_types` rows have mutants."""
+        """The teacher's answers for a batch whose first `wild_types` rows have mutants."""
         number = len(batch.tokens) - len(batch.family)
         rows = [self._of_wild_type(batch, row) for row in range(wild_types)]
         each = number // wild_types

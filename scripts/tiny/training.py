@@ -88,7 +88,7 @@ class TinyModule(pl.LightningModule):
         self._tables: dict[int, Tables] = {}
 
     def training_step(self, given: tuple[Batch, Lesson], batch_index: int) -> dict[str, Tensor]:
-        """What is minimised, and the parts of it for the journal."""
+        """The loss, and its parts for the journal."""
         batch, lesson = given
         length = batch.tokens.shape[1]
         if length not in self._tables:

@@ -31,7 +31,7 @@ Check = Callable[["Bench"], "Trial"]
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of one fault: what is wrong (nothing if it was survived) and proteins that a finished run lacks."""
+    """The outcome of one fault: what is wrong (nothing if it was survived) and proteins that a finished run lacks."""
 
     problems: tuple[str, ...] = ()
     lost: int = 0
@@ -96,7 +96,7 @@ class Bench:
         return Trial(tuple(problems), self.lost(store))
 
     def compared(self, store: Path) -> list[str]:
-        """What is not as in the undisturbed store."""
+        """Differences from the undisturbed store."""
         if not (store / "zarr.json").exists():
             return ["there is no store"]
         problems, there = [], visible(store)
