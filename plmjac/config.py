@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from plmjac.files import UsageError as UsageError
 from plmjac.files import nearest as nearest
+from plmjac.models.registry import names, options_of
 
 DONE, USAGE, SOME_FAILED = 0, 2, 3
 
@@ -47,8 +48,6 @@ def options(group: str) -> list[str]:
 
 def add_registered_models() -> None:
     """Make `model=name` compose for models that were registered from outside the package and have no YAML."""
-    from plmjac.models.registry import names, options_of
-
     for name in set(names()) - set(options("model")):
         node = {"name": name, **options_of(name)}
         ConfigStore.instance().store(name, node | ({"seed": "${seed}"} if "seed" in node else {}), group="model")
@@ -185,9 +184,10 @@ def _problem(problem: Any, schema: type[BaseModel], group: str) -> str:
         return f"there is no key {where!r}; {nearest(str(problem['loc'][-1]), known)}"
     if problem["type"] == "missing":
         return f"{where} is needed: give {where}=..."
+    said = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # several keys; the message names them
-        return str(problem["msg"]).removeprefix("Value error, ")
-    return f"{where}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        return said
+    return f"{where}={problem['input']!r}: {said[0].lower()}{said[1:]}"
 
 
 def _fields_at(schema: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:

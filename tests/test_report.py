@@ -18,7 +18,7 @@ from written_store import sequence_of
 
 from plmjac import open_store, page
 from plmjac.metrics import best_pairs
-from plmjac.page import couplings_of
+from plmjac.page.explorer import couplings_of
 from plmjac.predict import predict as run_predict
 from plmjac.report import report as run_report
 

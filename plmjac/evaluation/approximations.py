@@ -16,7 +16,8 @@ from plmjac import plots
 from plmjac.alphabet import encode
 from plmjac.comparison import summary
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
-from plmjac.evaluation.scoring import Labelled, Unscored, stored_proteins
+from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.structures import Labelled
 from plmjac.evaluation.tables import lines_of, matched, not_scored, number, with_interval
 from plmjac.metrics import RANGES, precision_at, ranked_hits, reason_for_nan
 from plmjac.records import Atom

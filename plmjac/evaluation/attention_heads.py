@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from plmjac import plots
 from plmjac.attention import HeadChoice
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
-from plmjac.evaluation.scoring import Labelled, labelled, scored
+from plmjac.evaluation.scoring import labelled, scored
+from plmjac.evaluation.structures import Labelled
 from plmjac.evaluation.tables import lines_of, matched, not_scored, number
 from plmjac.metrics import RANGES, hits_in, precision_at, ranked_hits, ranking, reason_for_nan
 from plmjac.records import Atom, Contacts

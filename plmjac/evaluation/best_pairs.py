@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, field_va
 
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
 from plmjac.evaluation.exports import FORMATS, SCRIPTS, BestPair, BestPairs
-from plmjac.evaluation.scoring import Labelled, Unscored, stored_proteins, touching
+from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.structures import Labelled, touching
 from plmjac.evaluation.tables import lines_of, matched, not_scored, number
 from plmjac.metrics import best_pairs
 from plmjac.readouts import maps

@@ -19,7 +19,8 @@ from plmjac import plots
 from plmjac.comparison import mean_interval, paired, summary
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
 from plmjac.evaluation.pictures import picture
-from plmjac.evaluation.scoring import Labelled, Structures, labelled, scored
+from plmjac.evaluation.scoring import labelled, scored
+from plmjac.evaluation.structures import Labelled, Structures
 from plmjac.evaluation.tables import MAX_LISTED, lines_of, matched, means_by, not_scored, number, with_interval
 from plmjac.metrics import RANGES, chance, hits_in, ordered_hits_in, precision_at, precisions, ranking, reason_for_nan
 from plmjac.records import Atom, Contacts

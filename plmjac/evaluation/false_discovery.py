@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from plmjac import plots
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
-from plmjac.evaluation.scoring import Labelled, Unscored, stored_proteins, touching
+from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.structures import Labelled, touching
 from plmjac.records import Atom
 from plmjac.store import CorruptStoreError, StoredProtein
 

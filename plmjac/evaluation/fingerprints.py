@@ -22,7 +22,8 @@ from plmjac.alphabet import NUM_AMINO_ACIDS
 from plmjac.coevolution.amino_acid_energies import patterns
 from plmjac.coevolution.linkage import average_linkage
 from plmjac.evaluation.base import Inputs, Outcome, Store
-from plmjac.evaluation.scoring import Structures, Unscored, stored_proteins, touching
+from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.structures import Structures, touching
 from plmjac.evaluation.tables import not_scored
 from plmjac.jacobian import center, corrected, frobenius_norm, symmetrize
 from plmjac.records import Atom

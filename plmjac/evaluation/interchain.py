@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat
 
 from plmjac import plots
 from plmjac.evaluation.base import Inputs, Outcome, Row, Store
-from plmjac.evaluation.scoring import Labelled, Structures, labelled, scored
+from plmjac.evaluation.scoring import labelled, scored
+from plmjac.evaluation.structures import Labelled, Structures
 from plmjac.evaluation.tables import lines_of, matched, not_scored, number
 from plmjac.jacobian import Reduction
 from plmjac.metrics import chance, precision_at

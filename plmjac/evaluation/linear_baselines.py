@@ -21,7 +21,8 @@ from plmjac.coevolution import AlignmentOfProtein, Query, load_alignment_for, re
 from plmjac.coevolution.baselines import GB, Limits, baseline_map, effective_sequences
 from plmjac.comparison import paired, summary
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
-from plmjac.evaluation.scoring import NO_STRUCTURE, Labelled, Structures, labelled, scored
+from plmjac.evaluation.scoring import labelled, scored
+from plmjac.evaluation.structures import NO_STRUCTURE, Labelled, Structures
 from plmjac.evaluation.tables import MAX_LISTED, lines_of, matched, means_by, not_scored, number
 from plmjac.metrics import RANGES, chance, hits_in, precision_at, ranking, reason_for_nan
 from plmjac.records import Atom, Contacts, Structure

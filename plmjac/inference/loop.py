@@ -41,9 +41,9 @@ from plmjac.workplan import remaining, shard
 log = logging.getLogger(__name__)
 
 
-def execute(run: Run, session: Session, config: Config) -> bool:
+def execute(session: Session, config: Config) -> bool:
     """Run this rank's share. Returns True on rank 0."""
-    data = PlanDataModule(run, session)
+    run, data = session.run, PlanDataModule(session)
     progress = Progress(data.items)
     module = PredictModule(run.model, run.task, run.max_tokens, progress.advance)
     store = run.settings.store.absolute()
@@ -71,13 +71,13 @@ class PlanDataModule(LightningDataModule):
     take the same protein.
     """
 
-    def __init__(self, run: Run, session: Session) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__()
         self.prepare_data_per_node = False
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer proteins left than ranks
-        self.run, self.session = run, session
+        self.run, self.session = session.run, session
         self.items: list[WorkItem] = []
-        self.limits = run.max_tokens, run.threads
+        self.limits = session.run.max_tokens, session.run.threads
         self.under_way: UnderWay | None = None
 
     def prepare_data(self) -> None:

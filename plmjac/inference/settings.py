@@ -176,9 +176,7 @@ class PredictSettings(Settings):
     @property
     def compiles_itself(self) -> bool:
         """On a GPU the run may choose to compile: nobody chose, and forwards are made that read no maps."""
-        if not self.model.fast or self.model.compiled is not None:
-            return False
-        return self.substitutions.name != "none" if self.schedule.name == "full" else self.readout == "jacobian"
+        return self.model.fast and self.model.compiled is None and TASKS[self.schedule.name].may_compile(self)
 
     def limit(self, model_length: int | None) -> Limit:
         """The longest protein, given that of the model. Raises UsageError where there is none to cut at."""
@@ -233,8 +231,11 @@ def _check_recovery(settings: PredictSettings) -> None:
 
 _JACOBIAN = "plmjac.inference.jacobian_task:build"
 _RECOVERY = "plmjac.inference.recovery_task:build"
-register_task("full", TaskSpec(FullSchedule, _JACOBIAN, "jacobian", ("contacts", "logits"), _check_jacobian))
-_MASKED = TaskSpec(RandomAvoiding, _RECOVERY, "recovery", ("blocks",), _check_recovery)
+_FULL = TaskSpec(FullSchedule, _JACOBIAN, "jacobian", ("contacts", "logits"), _check_jacobian,
+                 may_compile=lambda settings: settings.substitutions.name != "none")  # fmt: skip
+_MASKED = TaskSpec(RandomAvoiding, _RECOVERY, "recovery", ("blocks",), _check_recovery,
+                   may_compile=lambda settings: settings.readout == "jacobian")  # fmt: skip
+register_task("full", _FULL)
 register_task("flanking", replace(_MASKED, schema=Flanking))
 register_task("random", replace(_MASKED, schema=Random))
 register_task("random_avoiding", _MASKED)

@@ -92,7 +92,7 @@ class TaskSpec:
     """The task for a schedule: the keys of conf/schedule/NAME.yaml, and the task, or "module:function" that makes it.
 
     `kind` is the kind of store; readouts name the kinds that they are of. `check` raises ValueError for settings that
-    do not go together.
+    do not go together. `may_compile` is True for settings whose forwards a compiled model can make: some read no maps.
     """
 
     schema: type[BaseModel]
@@ -100,6 +100,7 @@ class TaskSpec:
     kind: str
     default_keep: tuple[str, ...]
     check: "Callable[[PredictSettings], None]" = lambda settings: None
+    may_compile: "Callable[[PredictSettings], bool]" = lambda settings: False
 
 
 TASKS: dict[str, TaskSpec] = {}

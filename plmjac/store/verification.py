@@ -10,10 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from plmjac.files import write_whole
-from plmjac.jacobian import contact_map
 from plmjac.readouts import READOUTS
 from plmjac.segments import recoveries
 from plmjac.store.layout import (
@@ -181,6 +179,11 @@ def _disagreements(protein: StoredProtein) -> list[str]:
         if not np.array_equal(seen, np.isfinite(contacts)):
             problems.append("contacts is not NaN for exactly the pairs that no window has")
     elif contacts is not None and "jacobian" in arrays:
+        # 2 s that opening a store need not wait for
+        import torch  # noqa: PLC0415
+
+        from plmjac.jacobian import contact_map  # noqa: PLC0415
+
         again = contact_map(torch.from_numpy(protein.completed), overwrite=True).numpy()
         scale = np.linalg.norm(contacts)
         tolerance = INT8_TOLERANCE if "jacobian_int8" in arrays else CONTACT_TOLERANCE
