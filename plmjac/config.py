@@ -18,7 +18,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from plmjac.files import UsageError as UsageError
 from plmjac.files import nearest as nearest
@@ -30,6 +30,12 @@ log = logging.getLogger("plmjac")
 
 Config = dict[str, Any]
 M = TypeVar("M", bound=BaseModel)
+
+
+class Keys(BaseModel):
+    """The keys of a configuration or of a part of it: an unknown one is an error, and none changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def config_dir() -> Path:

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
+from pydantic import BaseModel, Field, create_model, field_validator
 
-from plmjac.config import DONE, SOME_FAILED, Config, UsageError, nearest, options, parse, run
+from plmjac.config import DONE, SOME_FAILED, Config, Keys, UsageError, nearest, options, parse, run
 from plmjac.evaluation import find
 from plmjac.inference.settings import LoggerSettings
 
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("plmjac.evaluate")
 
 
-class EvaluateConfig(BaseModel):
+class EvaluateConfig(Keys):
     """The keys of conf/evaluate.yaml; `evaluation` has the schema of the evaluation that is named."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     store: tuple[Path, ...]
     out: Path | None

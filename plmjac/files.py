@@ -85,6 +85,15 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no such file or it holds something else."""
+    try:
+        known = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
 def cache_folder(*parts: str) -> Path:
     """$PLMJAC_CACHE, else ~/.cache/plmjac, with `parts` below it; it need not be there.
 
@@ -102,10 +111,9 @@ def cache_folder(*parts: str) -> Path:
 def remembered(name: str) -> dict[str, Any]:
     """The JSON object of this name in the cache folder; empty where there is none or it cannot be read."""
     try:
-        known = json.loads(cache_folder(name).read_bytes())
-    except (OSError, ValueError):
+        return read_object(cache_folder(name))
+    except UsageError:
         return {}
-    return known if isinstance(known, dict) else {}
 
 
 def remember(name: str, known: Mapping[str, Any]) -> bool:

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
-from plmjac.config import DONE, Config, UsageError, parse, run
+from plmjac.config import DONE, Config, Keys, UsageError, parse, run
 from plmjac.evaluation import find
 
 log = logging.getLogger("plmjac.report")
@@ -19,10 +19,8 @@ REPORT_OF = {"jacobian": ("contact_precision", True), "recovery": ("contact_reco
 """By kind of store: the evaluation that is shown, and whether there is an interactive view of contact maps."""
 
 
-class ReportConfig(BaseModel):
+class ReportConfig(Keys):
     """The keys of conf/report.yaml; those of the evaluations are checked by their own schemas."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     store: tuple[Path, ...] = Field(min_length=1)
     out: Path | None

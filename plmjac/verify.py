@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from plmjac.config import DONE, Config, parse, run
+from plmjac.config import DONE, Config, Keys, parse, run
 
 if TYPE_CHECKING:
     from plmjac.store import Damage
@@ -16,10 +15,8 @@ if TYPE_CHECKING:
 DAMAGED = 1
 
 
-class VerifyConfig(BaseModel):
+class VerifyConfig(Keys):
     """The keys of conf/verify.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     store: Path
     deep: bool

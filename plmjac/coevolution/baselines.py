@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int8
@@ -73,7 +74,9 @@ def _markov_random_field(states: Int8[np.ndarray, "N C"], limits: Limits) -> Mad
     return contact_map(field.couplings, overwrite=True).numpy(), "float32"
 
 
-BASELINES: dict[str, Callable[[Int8[np.ndarray, "N C"], Limits], Made]] = {
+Method = Literal["inverse_covariance", "partial_correlation", "mrf"]
+
+BASELINES: dict[Method, Callable[[Int8[np.ndarray, "N C"], Limits], Made]] = {
     "inverse_covariance": _inverse_covariance,
     "partial_correlation": _partial_correlation,
     "mrf": _markov_random_field,
@@ -96,7 +99,9 @@ def _check(needed: int, length: int, limits: Limits) -> None:
         )
 
 
-def baseline_map(name: str, states: Int8[np.ndarray, "N C"], limits: Limits, folder: Path | None = None) -> BaselineMap:
+def baseline_map(
+    name: Method, states: Int8[np.ndarray, "N C"], limits: Limits, folder: Path | None = None
+) -> BaselineMap:
     """The contact map of a baseline for an alignment, from `folder` if it is kept there, else computed and put there.
 
     Raises TooLarge, and ValueError for fewer than two sequences.

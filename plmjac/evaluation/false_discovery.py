@@ -17,9 +17,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float64
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from plmjac import plots
+from plmjac.config import Keys
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
 from plmjac.evaluation.scoring import Unscored, stored_proteins
 from plmjac.evaluation.structures import Labelled, touching
@@ -27,10 +28,8 @@ from plmjac.records import Atom
 from plmjac.store import CorruptStoreError, StoredProtein
 
 
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/false_discovery.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["false_discovery"]
     map: str

@@ -2,10 +2,18 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float32
 
 from plmjac.evaluation.base import Row, Store
 from plmjac.evaluation.structures import Labelled, Structures, plain_id
+from plmjac.jacobian import center, symmetrize
 from plmjac.store import CorruptStoreError, StoredProtein
+
+P = TypeVar("P", Labelled, StoredProtein)
 
 
 @dataclass(frozen=True)
@@ -59,24 +67,38 @@ def stored_proteins(store: Store) -> Iterator[StoredProtein | Unscored]:
 
 
 def scored(
-    items: Iterable[Labelled | Unscored], score: Callable[[Labelled], Iterable[Row]], store: Store | None = None
+    items: Iterable[P | Unscored], score: Callable[[P], Iterable[Row]], store: Store | None = None
 ) -> Iterator[Row]:
-    """The rows that `score` makes of each labelled protein, and one row with the reason for each other record.
+    """The rows that `score` makes of each protein, and one row with the reason for each other record.
 
-    A CorruptStoreError of `score`, and a ValueError (a definition of contacts that the structure does not know), is the
-    reason of that protein. Every row begins with protein, store, model, length, structure and match.
+    A CorruptStoreError of `score`, and any ValueError (a definition of contacts that the structure does not know), is
+    the reason of that protein. Every row begins with protein, store, model and length, and with structure and match
+    where proteins are labelled.
     """
     names: Row = {"store": store.name, "model": store.model} if store else {}
     for item in items:
         if isinstance(item, Unscored):
             yield {"protein": item.id, **names, "length": item.length, "reason": item.reason}
             continue
-        row = {
-            "protein": item.id, **names, "length": len(item), "structure": item.match.structure,
-            "match": str(item.match),
-        }  # fmt: skip
+        row: Row = {"protein": item.id, **names, "length": len(item)}
+        if isinstance(item, Labelled):
+            row |= {"structure": item.match.structure, "match": str(item.match)}
         try:
             rows = list(score(item))
-        except ValueError as error:
-            rows = [{"reason": str(error)}]
+        except (MemoryError, ValueError) as error:
+            rows = [{"reason": str(error) or "not enough memory"}]
         yield from ({**row, **each} for each in rows)
+
+
+class NoCouplings(ValueError):
+    """The reason why a stored protein has no couplings between all amino acids."""
+
+
+def couplings_of(stored: StoredProtein) -> Float32[np.ndarray, "L 20 L 20"]:
+    """The centred, symmetrised Jacobian. Raises NoCouplings where it was not kept, or is of fewer substitutions."""
+    if "jacobian" not in stored.names:
+        raise NoCouplings("its Jacobian was not kept; run predict with keep=[contacts,jacobian]")
+    raw = stored.jacobian
+    if raw.shape[1] != raw.shape[3]:
+        raise NoCouplings(f"its Jacobian has {raw.shape[1]} substitutions of 20; run predict with substitutions=all")
+    return symmetrize(center(torch.from_numpy(raw.astype(np.float32)))).numpy()

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from plmjac import readouts
-from plmjac.config import Config, options, parse
+from plmjac.config import Config, Keys, options, parse
 from plmjac.files import UsageError, nearest
 from plmjac.inference.tasks import TASKS, TaskSpec, register_task
 from plmjac.models.registry import check_options
@@ -24,13 +24,7 @@ from plmjac.substitutions import Substitutions
 from plmjac.workplan import Limit, Shard
 
 
-class Settings(BaseModel):
-    """Keys that are checked: an unknown one is an error, and none changes later."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelSettings(Settings):
+class ModelSettings(Keys):
     """The arguments of `plmjac.load_model` but for the device; see conf/model. The registry knows who takes which."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -50,7 +44,7 @@ class ModelSettings(Settings):
         return self
 
 
-class TrainerSettings(Settings):
+class TrainerSettings(Keys):
     """Devices and processes; conf/trainer says what each choice is for."""
 
     name: Literal["auto", "cpu", "gpu", "ddp", "slurm"]
@@ -59,20 +53,20 @@ class TrainerSettings(Settings):
     num_nodes: PositiveInt | Literal["auto"]
 
 
-class NoLogger(Settings):
+class NoLogger(Keys):
     """`logger=none`."""
 
     name: Literal["none"]
 
 
-class CsvLogger(Settings):
+class CsvLogger(Keys):
     """`logger=csv`."""
 
     name: Literal["csv"]
     dir: Path | None
 
 
-class WandbLogger(Settings):
+class WandbLogger(Keys):
     """`logger=wandb`."""
 
     name: Literal["wandb"]
@@ -88,13 +82,13 @@ class WandbLogger(Settings):
 LoggerSettings = NoLogger | CsvLogger | WandbLogger
 
 
-class FullSchedule(Settings):
+class FullSchedule(Keys):
     """Nothing is masked: the ordinary run; see conf/schedule."""
 
     name: Literal["full"]
 
 
-class PredictSettings(Settings):
+class PredictSettings(Keys):
     """Everything a prediction can be told, as conf/predict.yaml documents it."""
 
     dataset: dict[str, Any]

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from plmjac.files import read_object
 from plmjac.interruption import end
 from plmjac.store.layout import PENDING, StoreError
 
@@ -146,7 +147,7 @@ class Lease:
                 os.utime(self.path)
 
     def _is_mine(self) -> bool:
-        return _read(self.path).get("token") == self._token
+        return read_object(self.path).get("token") == self._token
 
     def _against(self) -> list[Path]:
         """Leases of roles that cannot be held together with this one, and that of the same role."""
@@ -155,7 +156,9 @@ class Lease:
         return [path for path in all_of_them if is_run or path == self.path or path.name == f"lease.{RUN}"]
 
     def _tokens_against(self) -> list[str]:
-        return [str(_read(path).get("token", "")) for path in self._against() if path != self.path and path.exists()]
+        return [
+            str(read_object(path).get("token", "")) for path in self._against() if path != self.path and path.exists()
+        ]
 
     def _refuse_others(self, store: Path) -> bool:
         """Take stale leases away; raises StoreError for a fresh one. Whether another shard holds the store."""
@@ -164,7 +167,7 @@ class Lease:
         now = probe.stat().st_mtime
         probe.unlink()
         for path in self._against():
-            holder = _read(path)
+            holder = read_object(path)
             with contextlib.suppress(FileNotFoundError):
                 age = now - path.stat().st_mtime
                 if age < STALE_SECONDS and not _has_died(holder):
@@ -192,14 +195,6 @@ def _has_died(holder: dict[str, object]) -> bool:
     except OSError:
         return False
     return False
-
-
-def _read(path: Path) -> dict[str, object]:
-    try:
-        said = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def _has_flock(handle: int) -> bool:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from plmjac.files import write_whole
+from plmjac.files import read_object, write_whole
 from plmjac.records import WorkItem
 from plmjac.store.layout import PENDING, to_json
 
@@ -41,11 +41,11 @@ def count_deaths(store: Path, role: str | None, open_keys: Collection[str]) -> d
     Only under the store's lock.
     """
     path = store / PENDING / DEATHS
-    known = _read(path)
+    known = read_object(path)
     before = json.dumps(known, sort_keys=True)
     for note in (store / PENDING).glob(f"{NOTE}{role or ''}*"):
         if role is None or note.name.rpartition(".")[0] == NOTE + role:
-            said = _read(note)
+            said = read_object(note)
             key, start = said.get("key"), said.get("start")
             if isinstance(key, str) and isinstance(start, int):
                 earlier = known.get(key)
@@ -62,7 +62,7 @@ def count_deaths(store: Path, role: str | None, open_keys: Collection[str]) -> d
 
 def goes_last(store: Path) -> set[str]:
     """The proteins that are computed after all others."""
-    known = _read(store / PENDING / DEATHS)
+    known = read_object(store / PENDING / DEATHS)
     return {key for key, count in known.items() if isinstance(count, dict) and count.get("deaths", 0) >= LAST}
 
 
@@ -72,11 +72,3 @@ def refusal(store: Path, deaths: int) -> str:
         f"{deaths} processes died while they computed it and got no block further, for lack of memory as a rule; "
         f"give them more (plmjac.plan says how much) and delete {store / PENDING / DEATHS} to have it tried again"
     )
-
-
-def _read(path: Path) -> dict[str, object]:
-    try:
-        said = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}
