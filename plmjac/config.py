@@ -100,7 +100,7 @@ def run(config_name: str, job: Callable[[Config], int], added_groups: Iterable[s
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        return USAGE  # Hydra has said what is wrong
+        return USAGE  # Hydra has printed the mistake
     if errors:
         raise errors[0]
     return min((code for code in codes if code != DONE), default=DONE)  # a usage error before failed proteins
@@ -138,13 +138,13 @@ def _homeless(error: RuntimeError) -> str:
 def _with_plus(argument: str, groups: Iterable[str]) -> str:
     """An argument as Hydra needs it: with the plus of an added group or a model's option, and ~/ written out."""
     argument = re.sub(r"^(\+*[\w.]+=)~(?=/)", lambda found: found[1] + str(Path.home()), argument)
-    # Whether a model takes an option is the registry's to say, not the YAML's.
+    # The registry knows which options a model takes, not the YAML.
     argument = re.sub(r"^\+?(?=model\.\w+=)", "++", argument)
     return f"+{argument}" if any(argument.startswith(f"{group}=") for group in groups) else argument
 
 
 def _explain(error: Exception, config_name: str | None) -> str:
-    """Hydra's message, with the nearest right word in the place of its advice to add the wrong one."""
+    """Hydra's message, with the nearest right word instead of its advice to add the wrong one."""
     text = str(error).strip()
     missing = re.search(r"full_key: (\S+)", text) if "Missing mandatory value" in text else None
     if missing:
@@ -207,7 +207,7 @@ def _fields_at(schema: type[BaseModel], path: tuple[str | int, ...]) -> list[str
 
 
 def _set_up_logging() -> None:
-    """Plain sentences on stderr; Python's own names of modules and levels help nobody here."""
+    """Plain sentences on stderr, without Python's names of modules and levels."""
     root = logging.getLogger()
     if not root.handlers:
         handler = logging.StreamHandler(sys.stderr)

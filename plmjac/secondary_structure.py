@@ -1,7 +1,7 @@
 """Secondary structure from backbone atoms: H, E or - for every residue, as pydssp assigns them.
 
-What Zhang et al. (2024) chose pairs of segments by. Unresolved residues are -, and make no hydrogen bonds. It gives up
-DSSP's finer classes, bends and turns, which pydssp does not know.
+Zhang et al. (2024) chose pairs of segments by it. Unresolved residues are -, and make no hydrogen bonds. DSSP's finer
+classes, bends and turns, are not told apart.
 """
 
 import numpy as np

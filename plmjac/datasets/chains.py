@@ -31,7 +31,7 @@ _FAR = 10.0
 
 @dataclass(eq=False)
 class Chain:
-    """Residues in the order of the chain; `name` tells it from the others of its file.
+    """Residues in the order of the chain; `name` is unique in its file.
 
     `letter` is the chain's in the file; `left_out` are amino acids under that letter that are no part
     of it: bonded to nothing, or not in the sequence that mmCIF gives the chain.

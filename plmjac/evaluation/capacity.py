@@ -101,7 +101,7 @@ def above_noise(
 
 
 def _measured(stored: StoredProtein, settings: Settings) -> Iterator[Row]:
-    """Couplings of one protein that stand out of the noise; with a reason where that cannot be said."""
+    """Couplings of one protein that stand out of the noise; or the reason why they cannot be counted."""
     if "contacts" not in stored.names:
         yield {"reason": "its contact map was not kept; run predict with keep=[contacts]"}
         return

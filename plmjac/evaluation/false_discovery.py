@@ -41,7 +41,7 @@ class Settings(Keys):
 
 
 COLUMNS = ["store", "model", "protein", "i", "j", "residue_i", "residue_j", "score", "rank", "fdr", "contact"]
-"""Residues are counted from 0, `rank` from 1; `contact` is 1, 0, or NaN where no structure tells."""
+"""Residues are counted from 0, `rank` from 1; `contact` is 1, 0, or NaN where no structure is known."""
 
 PROTEIN_COLUMNS = ["store", "model", "protein", "length", "nulls", "pairs", "median fdr of L/2", "reason"]
 

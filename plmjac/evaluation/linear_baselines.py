@@ -69,7 +69,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         raise EvaluationError(f"evaluation.alignments={settings.alignments} does not exist; give a folder or a file")
     try:
         table = linear_baselines(stores, inputs.structures, settings)
-    except OSError as error:  # files that are read are told as rows; what is left is the folder of kept maps
+    except OSError as error:  # files that are read end as rows with a reason; what is left is the folder of kept maps
         raise EvaluationError(f"evaluation.maps={settings.maps} cannot be written: {error.strerror}") from error
     rows = _named(table)
     means = summary(rows, ["method", "range"], [*MEASURES, "chance"], draws=settings.bootstrap, seed=settings.seed)

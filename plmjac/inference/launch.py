@@ -1,4 +1,4 @@
-"""This process's rank and device: the only place that asks the environment and the machine for them.
+"""This process's rank, threads and launcher: the only place that reads the environment variables for them.
 
 Several processes only under torchrun or srun: with Lightning's own launcher a rank that dies can leave holes and the
 run still ends with code 0.
@@ -21,7 +21,7 @@ DEFAULT_MAX_TOKENS = {"cpu": 4096, "cuda": 16384}
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK")
 BELIEVED = (*TORCHRUN, "NODE_RANK", "SLURM_PROCID", "SLURM_LOCALID", "JSM_NAMESPACE_RANK")
-"""Variables that Lightning takes for a rank as soon as it is imported, whoever set them."""
+"""Variables that Lightning takes for a rank as soon as it is imported."""
 
 
 class LaunchError(UsageError):
@@ -50,7 +50,7 @@ class Launch:
 
 
 def under_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
-    """True where torchrun started this process; a single RANK that somebody left behind does not make it so."""
+    """True where torchrun started this process; a single RANK left over from another job is not enough."""
     return set(TORCHRUN) <= environment.keys()
 
 

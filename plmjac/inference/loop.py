@@ -52,13 +52,13 @@ def execute(session: Session, config: Config) -> bool:
         logged = {**config, "versions": run.details["versions"], "identity": run.identity}
         logger = build_logger(run.settings.logger, run_config=logged, default_dir=Path(f"{store}-logs"))
     try:
-        # The root is a folder that nobody else writes to: Lightning would load any checkpoint that it finds there.
+        # The root is a folder of plmjac's own: Lightning would load any checkpoint that it finds there.
         trainer = build_trainer(run, [StoreCallback(store), progress], logger, store / "pending")
         trainer.predict(module, datamodule=data, return_predictions=False)
         code = SOME_FAILED if module.failed else DONE
         return trainer.is_global_zero
     finally:
-        if data.under_way is not None:  # whatever ended it: a death would not come here
+        if data.under_way is not None:  # whatever ended it; a process that is killed never gets here
             data.under_way.clear()
         if logger is not None:
             logger.close(code)
@@ -107,7 +107,7 @@ class PlanDataModule(LightningDataModule):
 
 
 class PredictModule(LightningModule):
-    """Computes one work item a step; after running out of memory it goes on with half the tokens, and says so."""
+    """Computes one work item a step; after running out of memory it goes on with half the tokens, and logs that."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""All that a prediction can be told, checked: the keys of conf/predict.yaml and of its groups.
+"""The settings of a prediction, checked: the keys of conf/predict.yaml and of its groups.
 
 The only schema; `--help`, the sentences about mistakes and the tests of conf/ come from it. Imports no torch, so that a
-mistake is answered at once. Whether a combination makes sense is for the kind of run to say (`_check_jacobian`, ...).
+mistake is answered at once. Each kind of run checks which keys go together (`_check_jacobian`, `_check_recovery`).
 """
 
 import re
@@ -89,7 +89,7 @@ class FullSchedule(Keys):
 
 
 class PredictSettings(Keys):
-    """Everything a prediction can be told, as conf/predict.yaml documents it."""
+    """All settings of a prediction; conf/predict.yaml documents them."""
 
     dataset: dict[str, Any]
     model: ModelSettings
@@ -114,7 +114,7 @@ class PredictSettings(Keys):
     @field_validator("schedule", mode="plain")
     @classmethod
     def _by_its_task(cls, schedule: Any) -> Any:
-        """The schedule as the kind of run that answers to it describes its keys."""
+        """The schedule, checked by the schema of its kind of run."""
         name = schedule.get("name") if isinstance(schedule, dict) else None
         if name not in TASKS:
             raise ValueError(f"there is no such schedule; {nearest(str(name), TASKS)}")
@@ -169,7 +169,7 @@ class PredictSettings(Keys):
 
     @property
     def compiles_itself(self) -> bool:
-        """On a GPU the run may choose to compile: nobody chose, and forwards are made that read no maps."""
+        """True where a run on a GPU decides whether to compile: `model.compiled` is unset, and forwards read no maps."""
         return self.model.fast and self.model.compiled is None and TASKS[self.schedule.name].may_compile(self)
 
     def limit(self, model_length: int | None) -> Limit:
@@ -257,7 +257,7 @@ def parse_predict(config: Config) -> PredictSettings:
 
 
 def _default_store(config: Config) -> str:
-    """runs/<dataset>_<model>.zarr, with what else tells the jobs of a sweep apart: schedule, segments, seed."""
+    """runs/<dataset>_<model>.zarr, with schedule, segments and seed where they are set: jobs of a sweep differ in these."""
     parts = [_option(config, "dataset"), _option(config, "model")]
     if _option(config, "schedule") != "full":
         parts.append(_option(config, "schedule"))

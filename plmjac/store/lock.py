@@ -1,8 +1,8 @@
 """Who may write a store: one run, or the shards of one plan together.
 
-Held by `flock` under pending/, which the system lets go of however a process ends. Where a file system has no flock, a
-lease does it: a file with the holder's name in it, touched every few seconds, and taken over once it is stale. Gives up
-certainty there for a run that is stopped for minutes and then goes on: it finds its lease gone and ends.
+Held by `flock` under pending/, which the system releases however a process ends. Where a file system has no flock, a
+lease does it: a file with the holder's name in it, touched every few seconds, and taken over once it is stale. A run
+that was stopped for minutes and goes on finds its lease gone, and ends.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ class StoreLock:
 
     @contextmanager
     def door(self) -> Iterator[None]:
-        """Nobody else takes the store, and no other shard is inside this, until the end of the block."""
+        """A context in which no other run takes the store, and no other shard is in the same context."""
         handle = os.open(self._folder / "door", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if _has_flock(handle):
@@ -76,7 +76,7 @@ class StoreLock:
             os.close(handle)
 
     def release(self) -> None:
-        """Let go of the store, for a later run in this process."""
+        """Release the store, for a later run in this process."""
         while self._handles:
             os.close(self._handles.pop())
         if self._lease is not None:
@@ -161,7 +161,7 @@ class Lease:
         ]
 
     def _refuse_others(self, store: Path) -> bool:
-        """Take stale leases away; raises StoreError for a fresh one. Whether another shard holds the store."""
+        """Remove stale leases; raises StoreError for a fresh one. Returns True where another shard holds the store."""
         probe = self._folder / f"lease-clock.{self._token}"
         probe.touch()  # the clock of the disk's server, not this machine's, says how old a lease is
         now = probe.stat().st_mtime
@@ -213,7 +213,7 @@ def _has_flock(handle: int) -> bool:
 
 
 def _flock(handle: int, *, exclusive: bool) -> bool:
-    """Take the lock, or change from one kind to the other; whether it is held then."""
+    """Take the lock, or change from one kind to the other. Returns True if it is held then."""
     try:
         fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError as error:

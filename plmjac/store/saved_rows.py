@@ -1,8 +1,8 @@
 """Finished blocks of a protein that takes long, kept until the protein is committed.
 
 A protein of a thousand residues under a large model is hours of work on a small machine; without this a kill would lose
-all of it. Blocks are exact (float32), so a resumed protein has the bytes of an undisturbed one. Gives up disk space:
-1,600 L bytes a row, until the commit.
+all of it. Blocks are exact (float32), so a resumed protein has the bytes of an undisturbed one. They take 1,600 L
+bytes a row, until the commit.
 """
 
 import hashlib
@@ -53,11 +53,11 @@ class SavedRows:
         return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def drop(self, key: str) -> None:
-        """Let go of a protein's blocks: it is in the store now."""
+        """Delete a protein's blocks: it is in the store now."""
         shutil.rmtree(self.folder / key, ignore_errors=True)
 
     def drop_all_but(self, keys: set[str]) -> None:
-        """Let go of the blocks of every protein that is not to be computed any more."""
+        """Delete the blocks of every protein that is not to be computed any more."""
         if self.folder.exists():
             for path in self.folder.iterdir():
                 if path.name not in keys:

@@ -1,8 +1,8 @@
 """Proteins under way when a process died, so that one that kills its process does not keep the others waiting.
 
 Each rank writes the work item that it begins into a file of its own; a run that ends by itself or by a signal removes
-it. What is found at the next start was the death of somebody, counted by protein, anew where it got further than the
-time before. No file is forced to the disk: a process that dies leaves them, and a power cut is no protein's fault.
+it. A note that is found at the next start is a process that died, counted by protein, from 1 again where it got further
+than the time before. No file is forced to the disk: a process that dies leaves them, and a power cut is no protein's fault.
 """
 
 import json
@@ -36,7 +36,7 @@ class UnderWay:
 
 
 def count_deaths(store: Path, role: str | None, open_keys: Collection[str]) -> dict[str, int]:
-    """Read what dead processes left, of one role or (None) of all, and count it: deaths over each protein still open.
+    """Count the notes of dead processes, of one role or (None) of all: deaths over each protein that is still open.
 
     Only under the store's lock.
     """

@@ -1,4 +1,4 @@
-"""Is every byte of a store what was written? And, if asked, do its numbers agree with one another?
+"""Checks of a store: is every byte what was written, and, if asked, do the numbers agree with one another?
 
 Shallow: sha256 of every file against the list that was sealed into its group at commit, nothing decoded. Deep: also
 decodes every array and makes the contact map again from the stored Jacobian, or the recoveries from the stored blocks.
@@ -98,7 +98,7 @@ def renew_manifest(store: Path) -> str:
 
 
 def _row_of(folder: Path) -> ManifestRow:
-    """The manifest's row of a protein by its own word; of its source and its cost it knows nothing."""
+    """The manifest's row of a protein from its attributes; source and cost are not among them."""
     attributes = read_group_document(folder / "zarr.json")
     sequence = attributes["sequence"]
     chains = chains_of(attributes)
