@@ -1,8 +1,8 @@
 """The baselines by name: from an alignment to a contact map under a memory limit, and maps kept between runs.
 
 Each baseline is a function with one signature. A map is kept under a hash of the alignment's bytes, the baseline and
-its settings, so that it is found again by any run that needs the same one and by no other. What it gives up: couplings
-are not kept, only maps.
+its settings, so that it is found again by any run that needs the same one and by no other. Couplings are
+not kept, only maps.
 """
 
 import contextlib

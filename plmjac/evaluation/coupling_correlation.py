@@ -120,6 +120,7 @@ def _rows(stored: StoredProtein, queries: dict[str, Query] | None, settings: Set
 
 def _couplings(stored: StoredProtein, queries: dict[str, Query] | None, settings: Settings) -> Couplings:
     """Raises ValueError where there is no Jacobian of all 20 substitutions, or no alignment that fits."""
+    whole = couplings_of(stored)
     alignment = load_alignment_for(
         settings.alignments, stored.id, stored.sequence, queries=queries, max_sequences=settings.max_sequences
     )
@@ -133,7 +134,7 @@ def _couplings(stored: StoredProtein, queries: dict[str, Query] | None, settings
     if not fitting:
         needed = memory_needed(columns, np.float32) / GB
         raise NoCouplings(f"{columns} columns need {needed:.1f} GB, above evaluation.memory_limit")
-    whole, place = couplings_of(stored), alignment.positions
+    place = alignment.positions
     facts = {"columns": columns, "sequences": len(alignment.states), "identity": alignment.identity}
     covariance = inverse_covariance(alignment.states, dtype=fitting[0])
     return Couplings(place, whole[place][:, :, place], covariance, facts)

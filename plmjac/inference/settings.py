@@ -169,7 +169,7 @@ class PredictSettings(Keys):
 
     @property
     def compiles_itself(self) -> bool:
-        """True where a run on a GPU decides whether to compile: `model.compiled` is unset, and forwards read no maps."""
+        """True where a run on a GPU decides whether to compile: `model.compiled` is unset and forwards read no maps."""
         return self.model.fast and self.model.compiled is None and TASKS[self.schedule.name].may_compile(self)
 
     def limit(self, model_length: int | None) -> Limit:
@@ -257,7 +257,7 @@ def parse_predict(config: Config) -> PredictSettings:
 
 
 def _default_store(config: Config) -> str:
-    """runs/<dataset>_<model>.zarr, with schedule, segments and seed where they are set: jobs of a sweep differ in these."""
+    """runs/<dataset>_<model>.zarr, with schedule, segments and seed where they are set, as in sweeps."""
     parts = [_option(config, "dataset"), _option(config, "model")]
     if _option(config, "schedule") != "full":
         parts.append(_option(config, "schedule"))

@@ -2,7 +2,7 @@
 
 Each rank writes the work item that it begins into a file of its own; a run that ends by itself or by a signal removes
 it. A note that is found at the next start is a process that died, counted by protein, from 1 again where it got further
-than the time before. No file is forced to the disk: a process that dies leaves them, and a power cut is no protein's fault.
+than the time before. Notes are not forced to the disk: a process that dies leaves them, a power cut is no such death.
 """
 
 import json
