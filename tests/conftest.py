@@ -36,6 +36,7 @@ SLOW_TESTS = (
     "test_help_and_mistakes_are_answered", "test_every_chain_of_real_structures", "test_a_folder_that_is_gone",
     "test_a_single_process_with_stale_variables", "test_intervals_cover_the_mean",
     "test_the_8m_architecture_equals_the_plain_loop", "test_batches_do_not_change_the_numbers",
+    "test_repair_and_the_same_commands",
 )  # fmt: skip
 """Left out by `make test-quick`: whole runs, processes of their own, training. Everything else is quick."""
 

@@ -101,7 +101,7 @@ def couplings_of(stored: StoredProtein) -> Float32[np.ndarray, "L 20 L 20"]:
     raw = stored.jacobian
     if raw.shape[1] != raw.shape[3]:
         raise NoCouplings(
-            f"couplings need all 20 amino acids at each position, and its Jacobian has {raw.shape[1]} substitutions of 20; "
+            f"couplings need all 20 amino acids at each position; its Jacobian has {raw.shape[1]} substitutions of 20: "
             "run predict with substitutions=all"
         )
     return symmetrize(center(torch.from_numpy(raw.astype(np.float32)))).numpy()
