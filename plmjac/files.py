@@ -49,20 +49,23 @@ class _BadContent(Exception):
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yields a temporary file beside `path`; when the block ends without an error it takes the place of `path`.
 
     The bytes and the new name are forced to the disk, so that even after a power cut there is the old file or the whole
-    new one. Its name is unique: several processes may write the same file, and the last rename wins.
+    new one; `durable=False` saves these two waits. The temporary name is unique: several processes may write the same
+    file, and the last rename wins.
     """
     temporary = path.with_name(f"{TEMPORARY}{uuid4().hex[:12]}-{path.name[-80:]}")
     try:
         yield temporary
-        sync(temporary)
+        if durable:
+            sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    if durable:
+        sync(path.parent)
 
 
 def is_temporary(name: str) -> bool:
@@ -70,9 +73,9 @@ def is_temporary(name: str) -> bool:
     return name.startswith(TEMPORARY) or (name.startswith(".") and name.endswith(".tmp"))
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even after a power cut."""
-    with replacing(path) as temporary:
+def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file so that it is there whole or not at all, if `durable` even after a power cut."""
+    with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(data)
 
 

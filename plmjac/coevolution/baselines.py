@@ -6,9 +6,7 @@ not kept, only maps.
 """
 
 import contextlib
-import io
 import json
-import os
 import time
 import zipfile
 from collections.abc import Callable
@@ -23,6 +21,7 @@ from jaxtyping import Float32, Int8
 from plmjac.coevolution import covariance, pseudolikelihood
 from plmjac.coevolution.covariance import coupling_map, inverse_covariance
 from plmjac.coevolution.pseudolikelihood import fit_pseudolikelihood, sequence_weights
+from plmjac.files import replacing, write_whole
 from plmjac.jacobian import contact_map
 
 GB = 1e9
@@ -114,7 +113,9 @@ def baseline_map(
     contacts, precision = BASELINES[name](states, limits)
     made = BaselineMap(contacts, precision, time.perf_counter() - start)
     if path:
-        _write(made, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, contacts=made.contacts, precision=made.precision, seconds=made.seconds)
     return made
 
 
@@ -126,7 +127,8 @@ def effective_sequences(states: Int8[np.ndarray, "N C"], folder: Path | None = N
             return float(json.loads(path.read_text(encoding="utf-8")))
     number = float(sequence_weights(states).sum(dtype=np.float64))
     if path is not None:
-        _replace(path, json.dumps(number).encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(number).encode())
     return number
 
 
@@ -149,17 +151,3 @@ def _read(path: Path) -> BaselineMap | None:
             return BaselineMap(kept["contacts"], str(kept["precision"]), float(kept["seconds"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-
-
-def _write(made: BaselineMap, path: Path) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, contacts=made.contacts, precision=made.precision, seconds=made.seconds)
-    _replace(path, buffer.getvalue())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Readers never see half a file, and a second process may write the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

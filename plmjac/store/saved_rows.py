@@ -6,7 +6,6 @@ bytes a row, until the commit.
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from plmjac.files import TEMPORARY
+from plmjac.files import replacing
 from plmjac.records import WorkItem
 from plmjac.store.layout import PENDING
 
@@ -32,11 +31,10 @@ class SavedRows:
         path = self._path(item)
         path.parent.mkdir(parents=True, exist_ok=True)
         data = b"".join(block.tobytes() for block in blocks)
-        temporary = path.with_name(f"{TEMPORARY}{path.name}")
-        with temporary.open("wb") as file:  # not forced to the disk: what a power cut leaves of it fails its seal
+        # Not forced to the disk: what a power cut leaves of it fails its seal.
+        with replacing(path, durable=False) as temporary, temporary.open("wb") as file:
             file.write(_seal(item, data))
             file.write(data)
-        os.replace(temporary, path)
 
     def load(self, item: WorkItem, shapes: Sequence[tuple[int, ...]]) -> list[Float32[np.ndarray, "..."]] | None:
         """The blocks that were kept earlier, in these shapes; None where there are none whole and of this input."""

@@ -16,7 +16,7 @@ import zarr
 from jaxtyping import Shaped
 from zarr.storage import LocalStore
 
-from plmjac.files import TEMPORARY, is_temporary, nearest, sync, write_whole
+from plmjac.files import is_temporary, nearest, sync, write_whole
 from plmjac.readouts import READOUTS
 from plmjac.records import Chains, Failure
 from plmjac.store.layout import (
@@ -141,10 +141,8 @@ class StoreWriter:
         large input is bad.
         """
         for row in rows:
-            path = self.path / FAILED / f"{row.key}.json"
-            temporary = path.with_name(f"{TEMPORARY}{path.name[-80:]}")
-            temporary.write_bytes(to_json({"id": row.id, "key": row.key, "reason": row.reason, "trace": ""}))
-            os.replace(temporary, path)
+            document = {"id": row.id, "key": row.key, "reason": row.reason, "trace": ""}
+            write_whole(self.path / FAILED / f"{row.key}.json", to_json(document), durable=False)
 
     def forget_failures(self, keys: Collection[str] | None = None) -> None:
         """Drop the failures of earlier runs, of all proteins or of these: this run tries again and reports its own."""
