@@ -27,15 +27,6 @@ Pairs = tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]]
 """First and second residues of pairs, in step."""
 
 
-def candidate_pairs(contacts: Contacts, min_separation: int = 6, max_separation: int | None = None) -> Pairs:
-    """Pairs i < j with min_separation <= j - i < max_separation whose residues are both resolved, in order."""
-    first, second = np.triu_indices(len(contacts.resolved), k=max(1, min_separation))
-    keep = contacts.resolved[first] & contacts.resolved[second]
-    if max_separation is not None:
-        keep &= second - first < max_separation
-    return first[keep], second[keep]
-
-
 def ranking(scores: Float[np.ndarray, "L L"]) -> Pairs:
     """All ordered pairs i != j with a score, from the highest down, row by row where scores are equal.
 
