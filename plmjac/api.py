@@ -3,6 +3,8 @@
 `python -m plmjac.predict` does the same for many proteins.
 """
 
+from operator import index
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -37,7 +39,7 @@ def couplings(jacobian: Tensor | np.ndarray, i: int, j: int) -> Float[Tensor, "2
     (L, 20, L, 20), IndexError for a pair outside the protein.
     """
     tensor = _checked(jacobian)
-    length = len(tensor)
+    i, j, length = index(i), index(j), len(tensor)
     if tensor.shape[1] != 20:
         raise ValueError(f"couplings need all 20 amino acids at each position; these are rows of {tensor.shape[1]}")
     if not (0 <= i < length and 0 <= j < length):
@@ -48,7 +50,7 @@ def couplings(jacobian: Tensor | np.ndarray, i: int, j: int) -> Float[Tensor, "2
 
 def _checked(jacobian: Tensor | np.ndarray) -> Float[Tensor, "L A L 20"]:
     """A Jacobian as a tensor of float32 or float64. Raises ValueError for what has another shape."""
-    tensor = torch.as_tensor(jacobian)
+    tensor = method.as_tensor(jacobian)
     if tensor.ndim != 4 or tensor.shape[0] != tensor.shape[2] or tensor.shape[3] != 20:
         raise ValueError(f"a Jacobian has the shape (L, 20, L, 20), this has {tuple(tensor.shape)}")
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
@@ -62,6 +64,8 @@ def categorical_jacobian(
     float32, on the model's device, amino acids in the order of `plmjac.alphabet.AMINO_ACIDS`. `max_tokens` bounds the
     tokens of one forward and changes speed and memory only. Raises ValueError for a letter that is no residue.
     """
+    if not isinstance(model, LanguageModel):
+        raise ValueError(f"the model is what plmjac.load_model returns, not of type {type(model).__name__}")
     letters, _ = clean(sequence)
     tokens = torch.from_numpy(encode(letters)).to(model.device)
     return method.categorical_jacobian(model.logits, tokens, max_tokens=max_tokens)

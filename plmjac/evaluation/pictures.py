@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,6 +10,7 @@ from plmjac import plots
 from plmjac.alphabet import clean
 from plmjac.datasets import build
 from plmjac.evaluation.structures import Labelled, Structures, touching
+from plmjac.jacobian import as_tensor
 from plmjac.metrics import best_pairs, chance, precision_at, ranked_hits
 from plmjac.plots.maps import MIN_SEPARATION
 from plmjac.records import Atom, Protein
@@ -39,7 +39,7 @@ def plot_contacts(
     if isinstance(protein, StoredProtein):
         stored, scores = protein, protein.array(name)
     else:
-        scores = torch.as_tensor(protein).detach().cpu().numpy()
+        scores = as_tensor(protein).detach().cpu().numpy()
         if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
             raise ValueError(f"a contact map has the shape (L, L), this has {scores.shape}")
         stored = StoredProtein(Path(), "protein", clean(sequence)[0] if sequence else "X" * len(scores))
