@@ -294,6 +294,9 @@ class WorkItem:
     chains: Chains | None = None
     id: str = ""
     """The id of the record; the key where nothing else is said."""
+    role: Literal["own", "shared", "joined"] = "own"
+    """own: of a protein that one process computes from end to end. Where several share the rows of one, each computes
+    some that are `shared`, kept on disk, and one of them puts all of the protein together, `joined`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", self.id or self.key)

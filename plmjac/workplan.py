@@ -1,10 +1,12 @@
 """The plan of a run: from input records to manifest rows, from rows to work items, and each rank's share.
 
 Pure: no model, no file, no framework and no clock, so resume, sharding and "every row exactly once" are tested in
-milliseconds. The unit of sharding is the protein (one writer per protein); its items stay together and in order.
+milliseconds. The unit of sharding is the protein (one writer per protein), and its items stay together and in order;
+but for a protein that costs more than a fair share, whose rows are shared.
 """
 
 import heapq
+import math
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
@@ -17,6 +19,9 @@ from plmjac.records import Chains, Filtered, Protein, Rejected, WorkItem
 
 CHUNK_BYTES = 16 * 2**20
 """About how large a chunk of the Jacobian is on disk (float16) when `rows_per_chunk` is left to plmjac."""
+
+DEAR = 1.1
+"""Fair shares of a rank or shard; a protein that costs more is cut, for it would keep the others waiting."""
 
 MAX_KEY_BYTES = 120
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?<!\.)", re.ASCII)
@@ -233,22 +238,66 @@ def planned(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
     return [row for row in rows if row.status in ("pending", "done") and not row.alias_of]
 
 
-def shard(rows: Iterable[ManifestRow], rank: int, world_size: int) -> list[ManifestRow]:
-    """This rank's proteins: the costliest first, each to the rank with the least to do so far (LPT).
+Blocks = Callable[[ManifestRow], list[WorkItem]]
+"""The work items of a protein that may be computed apart; one where it may not be cut."""
 
-    Every rank computes the same partition from the same rows, whatever their order; a rank may get none. Starting with
-    the costliest means that what does not fit in memory is known in the first minute.
+
+@dataclass(frozen=True)
+class Portion:
+    """What one rank or shard computes of a protein: all of it, or the rows start <= i < stop where it is shared."""
+
+    row: ManifestRow
+    cost: float
+    rows: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        first, last = self.rows or (0, self.row.length)
+        return f"rows {first}:{last} of {self.row.length}"
+
+    def of(self, items: Iterable[WorkItem]) -> list[WorkItem]:
+        """Those of the protein's items that are in it."""
+        if self.rows is None:
+            return list(items)
+        return [replace(item, role="shared") for item in items if self.rows[0] <= item.start < self.rows[1]]
+
+    def cut(self, number: int, blocks: Blocks) -> "list[Portion]":
+        """At most so many portions of about the same cost, between blocks."""
+        items = self.of(blocks(self.row))
+        number = min(number, len(items))
+        if number < 2:
+            return [self]
+        parts = [items[at * len(items) // number : (at + 1) * len(items) // number] for at in range(number)]
+        return [self.between(part[0].start, part[-1].stop, items) for part in parts]
+
+    def between(self, start: int, stop: int, items: Iterable[WorkItem]) -> "Portion":
+        """The part of it that is these rows, given the protein's items."""
+        return Portion(self.row, math.fsum(item.cost for item in items if start <= item.start < stop), (start, stop))
+
+
+def whole(rows: Iterable[ManifestRow]) -> list[Portion]:
+    """Each protein as one portion."""
+    return [Portion(row, row.cost) for row in rows]
+
+
+def shared_out(portions: Iterable[Portion], number: int, blocks: Blocks = lambda _: []) -> list[list[Portion]]:
+    """The portions of each of so many ranks: the costliest first, each to the one with the least to do so far (LPT).
+
+    A portion that costs more than `DEAR` fair shares is cut into as many as there are ranks, or blocks in it. Every
+    rank comes to the same result, whatever the order of the portions; a rank may get none. Starting with the costliest
+    means that what does not fit in memory is known in the first minute.
     """
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank {rank} of {world_size}")
-    loads = [(0.0, number) for number in range(world_size)]
-    mine = []
-    for row in sorted(rows, key=lambda row: (-row.cost, row.key)):
-        load, number = heapq.heappop(loads)
-        heapq.heappush(loads, (load + row.cost, number))
-        if number == rank:
-            mine.append(row)
-    return mine
+    given = list(portions)
+    fair = math.fsum(portion.cost for portion in given) / number
+    parts: list[Portion] = []
+    for portion in given:
+        parts += portion.cut(number, blocks) if portion.cost > DEAR * fair and number > 1 else [portion]
+    loads = [(0.0, rank) for rank in range(number)]
+    shares: list[list[Portion]] = [[] for _ in range(number)]
+    for part in sorted(parts, key=lambda part: (-part.cost, part.row.key, part.rows or (0, 0))):
+        load, rank = heapq.heappop(loads)
+        heapq.heappush(loads, (load + part.cost, rank))
+        shares[rank].append(part)
+    return shares
 
 
 @dataclass(frozen=True)
@@ -274,9 +323,9 @@ class Shard:
         """Its role under the store's lock; a file name."""
         return f"{self.number}-of-{self.count}"
 
-    def of(self, rows: Iterable[ManifestRow]) -> list[ManifestRow]:
-        """This shard's proteins, those that are done already included: so all shards agree, whenever they start."""
-        return shard(planned(rows), self.number - 1, self.count)
+    def of(self, rows: Iterable[ManifestRow], blocks: Blocks = lambda _: []) -> list[Portion]:
+        """This shard's portions, what is done already included: so all shards agree, whenever they start."""
+        return shared_out(whole(planned(rows)), self.count, blocks)[self.number - 1]
 
 
 def _row(record: Protein | Rejected | Filtered, limit: Limit, cost: Callable[[Protein], float]) -> ManifestRow:

@@ -14,10 +14,10 @@ from plmjac.files import UsageError
 from plmjac.inference.launch import Kind, Launch, device_of
 from plmjac.inference.resolve import build_dataset, cost_of, precision_on
 from plmjac.inference.settings import PredictSettings
-from plmjac.inference.tasks import Task, build_task
+from plmjac.inference.tasks import Task, blocks, build_task
 from plmjac.models.caution import caution
 from plmjac.records import Protein
-from plmjac.workplan import Limit, ManifestRow, manifest, planned
+from plmjac.workplan import Limit, ManifestRow, Portion, manifest, planned, whole
 
 if TYPE_CHECKING:
     from plmjac.datasets import Dataset
@@ -47,8 +47,10 @@ def forecast_of(settings: PredictSettings) -> Iterator[str]:
     todo = [row for row in rows if row.status == "pending" and not row.alias_of and row.key in mine]
     if settings.shard:
         yield f"shard     {settings.shard}: {len(mine)} proteins, of which {len(todo)} are to be computed"
+        shared = [row for row in todo if mine[row.key].rows is not None]
+        yield from (f"          of {row.id} {mine[row.key]}, the other rows in other shards" for row in shared)
     if todo:
-        yield from _work(todo, settings, task, model, limit)
+        yield from _work([mine[row.key] for row in todo], settings, task, model, limit)
     for row in rows:
         if row.status in ("failed", "skipped"):
             yield f"{row.status:8s}  {row.id}: {row.reason} [{row.source}]"
@@ -56,9 +58,9 @@ def forecast_of(settings: PredictSettings) -> Iterator[str]:
 
 def _rows(
     settings: PredictSettings, dataset: "Dataset", task: Task, model: "ModelSize", limit: Limit
-) -> tuple[list[ManifestRow], Counter[str], set[str]]:
+) -> tuple[list[ManifestRow], Counter[str], dict[str, Portion]]:
     """The manifest as predict would write it now, the number of records under each reason to run or not to run, and
-    the keys of this shard's proteins."""
+    this shard's portions by key."""
     from plmjac.store import read_manifest, stored_proteins
 
     earlier = read_manifest(settings.store)
@@ -70,7 +72,9 @@ def _rows(
 
     stored = stored_proteins(settings.store, earlier)
     rows = manifest(dataset, limit=limit, cost=cost, stored=stored)
-    mine = {row.key for row in (settings.shard.of(rows) if settings.shard else planned(rows))}
+    shard = settings.shard
+    portions = shard.of(rows, lambda row: blocks(task, row)) if shard else whole(planned(rows))
+    mine = {portion.row.key: portion for portion in portions}
     reasons: Counter[str] = Counter()
     for row in rows:
         if row.status == "done":
@@ -85,10 +89,12 @@ def _rows(
 
 
 def _work(
-    rows: list[ManifestRow], settings: PredictSettings, task: Task, model: "ModelSize", limit: Limit
+    portions: list[Portion], settings: PredictSettings, task: Task, model: "ModelSize", limit: Limit
 ) -> Iterator[str]:
+    rows = [portion.row for portion in portions]
     lengths = [row.length for row in rows]
-    forwards = [task.forwards(row.id, row.length) for row in rows]
+    parts = [portion.cost / row.cost if row.cost else 1.0 for portion, row in zip(portions, rows, strict=True)]
+    forwards = [round(task.forwards(row.id, row.length) * part) for row, part in zip(rows, parts, strict=True)]
     each = [model.flops(min(length, limit.window or length)) for length in lengths]
     flops = sum(number * cost for number, cost in zip(forwards, each, strict=True))
     yield f"residues  {sum(lengths):,} (lengths {min(lengths)} to {max(lengths)})"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -20,6 +21,8 @@ from plmjac.attention import Head, attention_scores, read_heads
 from plmjac.datasets import Dataset
 from plmjac.files import UsageError
 from plmjac.inference.forecast import jacobian_memory
+from plmjac.inference.launch import Kind
+from plmjac.inference.memory import forecast
 from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Answer
 from plmjac.jacobian import (
@@ -186,6 +189,29 @@ class JacobianTask:
         told = jacobian_memory(min(longest, self._limit.window or longest), settings, size)
         return told if len(self._limit.windows(longest)) == 1 else f"{told}, of one window; up to three are held"
 
+    def peak(self, length: int, max_tokens: int, size: ModelSize, kind: Kind) -> int:
+        """Bytes at the peak; of a protein in windows of two of these, for as many are held, and the maps joined."""
+        windows = self._limit.windows(length)
+        each = forecast(
+            size, max(stop - start for start, stop in windows), self.substitutions, self.keep, max_tokens,
+            self.rows_per_chunk, kind=kind,
+        )  # fmt: skip
+        return each.peak if len(windows) == 1 else each.peak + each.jacobian + 3 * 4 * length**2
+
+    def compute_apart(
+        self,
+        model: LanguageModel,
+        item: WorkItem,
+        max_tokens: int,
+        on_forward: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """Compute one block of rows, whichever came before, and keep it for the process that completes the protein."""
+        if self._protein is None or self._protein.key != item.key:
+            self._protein = None
+            self._protein, _ = self._begin(model, item)
+        per_forward = self._per_forward(item)
+        self._parts(model, item, self._protein, max_tokens, lambda count: on_forward(count * per_forward))
+
     def compute(
         self,
         model: LanguageModel,
@@ -196,8 +222,7 @@ class JacobianTask:
         """One block of rows; the first of a protein brings the wild type's readouts, the last its contact maps."""
         arrays: dict[str, Tensor] = {}
         windows = self._limit.windows(len(item.sequence))
-        number = sum(max(0, min(item.stop, stop) - max(item.start, start)) for start, stop in windows)
-        per_forward = 1 / max(1, self.substitutions.forwards_per_residue * number)
+        per_forward = self._per_forward(item)
         if item.is_first:
             self._protein = None  # its memory goes before that of the next is taken
             self._protein, arrays = self._begin(model, item)
@@ -220,6 +245,12 @@ class JacobianTask:
         except torch.cuda.OutOfMemoryError as error:  # which smaller forwards would not mend
             raise RuntimeError(f"out of memory for the Jacobian of {len(item.sequence)} residues: {error}") from None
         return Answer(item, arrays, {} if len(windows) == 1 else {"windows": [list(window) for window in windows]})
+
+    def _per_forward(self, item: WorkItem) -> float:
+        """The share of an item's forwards that one is."""
+        windows = self._limit.windows(len(item.sequence))
+        number = sum(max(0, min(item.stop, stop) - max(item.start, start)) for start, stop in windows)
+        return 1 / max(1, self.substitutions.forwards_per_residue * number)
 
     def _begin(self, model: LanguageModel, item: WorkItem) -> tuple[_Protein, dict[str, Tensor]]:
         """The wild type's own forward: what mutants are compared to, and what of it goes to the store."""
@@ -262,7 +293,8 @@ class JacobianTask:
         """Of each window with rows in the block these rows (R, A, W, 20) and, where the representation is compared, the
         strengths (R, W) of its changes.
 
-        From an earlier run that was killed after it, or computed, and kept if that took long.
+        From disk, where an earlier run that was killed or another process kept it, of these very letters; or computed,
+        and kept if that took long or others share the protein.
         """
         there = [window for window in protein.windows if window.start < item.stop and window.stop > item.start]
         shapes: list[tuple[int, ...]] = []
@@ -271,8 +303,9 @@ class JacobianTask:
             each = [(last - first, protein.letters.shape[1], len(window), NUM_AMINO_ACIDS), (last - first, len(window))]
             shapes += each[: len(self.compared)]
         size = len(self.compared)
-        earlier = self.saved.load(item, shapes) if self.saved else None
-        if earlier is not None:
+        letters = protein.letters[item.start : item.stop].cpu().numpy().astype(np.float32)
+        earlier = self.saved.load(item, [letters.shape, *shapes]) if self.saved else None
+        if earlier is not None and np.array_equal(earlier.pop(0), letters):
             on_forward(self.substitutions.forwards_per_residue * sum(shape[0] for shape in shapes[::size]))
             loaded = [torch.from_numpy(block).to(model.device) for block in earlier]
             return [(window, loaded[size * at : size * (at + 1)]) for at, window in enumerate(there)]
@@ -280,8 +313,9 @@ class JacobianTask:
         parts = [(window, self._changes(model, item, protein, window, max_tokens, on_forward)) for window in there]
         now = time.monotonic()
         takes_long = now - began > SAVE_SECONDS or now - protein.kept > SAVE_EVERY_SECONDS
-        if self.saved and takes_long and not (item.is_first and item.is_last):
-            self.saved.save(item, *(block.cpu().numpy() for _, blocks in parts for block in blocks))
+        is_worth_it = takes_long and not (item.is_first and item.is_last)
+        if self.saved and (is_worth_it or item.role == "shared"):
+            self.saved.save(item, letters, *(block.cpu().numpy() for _, blocks in parts for block in blocks))
             protein.kept = time.monotonic()
         return parts
 

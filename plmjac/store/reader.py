@@ -20,7 +20,7 @@ from plmjac.alphabet import NUM_AMINO_ACIDS, encode
 from plmjac.files import nearest
 from plmjac.readouts import READOUTS
 from plmjac.records import Chains
-from plmjac.store.layout import FORMAT_VERSION, PROTEINS, CorruptStoreError, StoreError, read_group_document
+from plmjac.store.layout import FAILED, FORMAT_VERSION, PROTEINS, CorruptStoreError, StoreError, read_group_document
 from plmjac.store.manifest import read_manifest
 from plmjac.workplan import ManifestRow, Stored
 
@@ -286,6 +286,11 @@ def completed(path: Path) -> set[str]:
         return set()
     # 20,000 of them at the start of every run: plain strings are four times as quick as paths.
     return {name for name in os.listdir(folder) if os.path.isfile(f"{folder}/{name}/zarr.json")}
+
+
+def is_settled(store: Path, key: str) -> bool:
+    """True where a protein is in the store, or recorded as failed."""
+    return (store / PROTEINS / key).exists() or (store / FAILED / f"{key}.json").exists()
 
 
 def stored_proteins(path: Path, rows: Iterable[ManifestRow]) -> list[Stored]:
