@@ -87,7 +87,7 @@ def test_no_rank_has_more_than_its_share_and_one_protein(sizes: list[int], world
     assert max(loads) <= sum(loads) / world + max(row.cost for row in rows)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(lengths, st.integers(1, 8), st.integers(1, 40), st.randoms(use_true_random=False))
 def test_rows_of_dear_proteins_are_shared_and_each_is_in_one_portion(
     sizes: list[int], world: int, rows_per_chunk: int, chance: random.Random

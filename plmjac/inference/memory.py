@@ -92,6 +92,9 @@ class Peaks:
         return self._known[length] if self._known[length] > limit else 0
 
 
+_CACHE = re.compile(r"^(?:total_)?inactive_file (\d+)$", re.MULTILINE)
+
+
 def at_hand(device: torch.device) -> int | None:
     """Bytes that this process can still take on a device: free, or within the limit of its cgroup. None if unknown."""
     if device.type == "cuda":
@@ -123,7 +126,7 @@ def _left_in_cgroups(mount: Path, path: str) -> list[int]:
         for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
                 most, used = int((each / limit).read_text()), int((each / usage).read_text())
-                stat = dict(re.findall(r"^(\w+) (\d+)$", (each / "memory.stat").read_text(), re.MULTILINE))
-                cache = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+                text = (each / "memory.stat").read_text()
+                cache = max((int(number) for number in _CACHE.findall(text)), default=0)
                 found.append(max(0, most - max(0, used - cache)))
     return found
