@@ -137,6 +137,13 @@ def download(
         return target
     import httpx  # these two take 0.15 s to import, and most runs download nothing
     import stamina
+    from stamina.instrumentation import RetryDetails, set_on_retry_hooks
+
+    def say(details: RetryDetails) -> None:
+        reason = str(details.caused_by) or type(details.caused_by).__name__
+        log.warning("%s: %s; next try in %.1f s", url, reason, details.wait_for)
+
+    set_on_retry_hooks([say])
 
     def is_worth_retrying(error: Exception) -> bool:
         if isinstance(error, httpx.HTTPStatusError):
@@ -207,6 +214,17 @@ def _stream(url: str, path: Path, timeout: float, progress: bool) -> str:
                 bar.update(response.num_bytes_downloaded - bar.n)
     log.debug("downloaded %s", url)
     return digest.hexdigest()
+
+
+def is_fasta(path: Path) -> bool:
+    """True for a file whose name or first letter is that of FASTA."""
+    if path.name.lower().removesuffix(".gz").endswith((".fasta", ".fa", ".faa", ".fas")):
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(1) == b">"
+    except OSError:
+        return False
 
 
 def nearest(word: object, known: Iterable[str], limit: int | None = None) -> str:
