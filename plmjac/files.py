@@ -137,6 +137,13 @@ def download(
         return target
     import httpx  # these two take 0.15 s to import, and most runs download nothing
     import stamina
+    from stamina.instrumentation import RetryDetails, set_on_retry_hooks
+
+    def say(details: RetryDetails) -> None:
+        reason = str(details.caused_by) or type(details.caused_by).__name__
+        log.warning("%s: %s; next try in %.1f s", url, reason, details.wait_for)
+
+    set_on_retry_hooks([say])
 
     def is_worth_retrying(error: Exception) -> bool:
         if isinstance(error, httpx.HTTPStatusError):
@@ -209,14 +216,25 @@ def _stream(url: str, path: Path, timeout: float, progress: bool) -> str:
     return digest.hexdigest()
 
 
-def nearest(word: str, known: Iterable[str], limit: int | None = None) -> str:
+def is_fasta(path: Path) -> bool:
+    """True for a file whose name or first letter is that of FASTA."""
+    if path.name.lower().removesuffix(".gz").endswith((".fasta", ".fa", ".faa", ".fas")):
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(1) == b">"
+    except OSError:
+        return False
+
+
+def nearest(word: object, known: Iterable[str], limit: int | None = None) -> str:
     """The known word most like this one, as the end of a sentence: "did you mean 'x'?"; else "there are: a, b".
 
     Upper and lower case count as the same. `limit` is how many are listed at most.
     """
     words = sorted(set(known))
     by_lower = {each.lower(): each for each in words}
-    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.5)
     if close:
         return f"did you mean {by_lower[close[0]]!r}?"
     return f"there are: {shorten(words, limit or len(words))}" if words else "there are none"

@@ -73,7 +73,7 @@ def _page(inputs: "Inputs", settings: ReportConfig) -> str:
 
 def main() -> None:
     """The entry point; ends the process with its exit code."""
-    sys.exit(run("report", report, added_groups=["dataset"]))
+    sys.exit(run("report", report))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ from plmjac.jacobian import center, symmetrize
 from plmjac.models.caution import SHIPPED
 from plmjac.store import CorruptStoreError, StoredProtein
 
+READS_STRUCTURES = False
+
 MIN_PAIRS = 50
 """Fewer pairs than this say nothing about the noise."""
 

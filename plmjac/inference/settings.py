@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from plmjac import readouts
@@ -239,8 +238,6 @@ register_task("flanking", replace(_MASKED, schema=Flanking))
 register_task("random", replace(_MASKED, schema=Random))
 register_task("random_avoiding", _MASKED)
 register_task("random_avoiding_30", _MASKED)  # what it was called until 2026-11-26
-
-OmegaConf.register_new_resolver("readouts", readouts.table, replace=True)  # for --help
 
 
 def parse_predict(config: Config) -> PredictSettings:
