@@ -9,6 +9,7 @@ The words are those of the installed version; after another one is installed, pr
 import shlex
 import sys
 
+from plmjac.__main__ import COMMANDS
 from plmjac.conf_tree import ADDED, words_of
 
 BASH = """\
@@ -56,8 +57,6 @@ def script(shell: str, commands: list[str]) -> str:
 
 def main() -> None:
     """Print the script of the shell that is named; exit code 2 for another word."""
-    from plmjac.__main__ import COMMANDS
-
     if sys.argv[1:] not in (["bash"], ["zsh"]):
         print(f"usage: plmjac completion bash|zsh, not {shlex.join(sys.argv[1:]) or 'nothing'}", file=sys.stderr)
         sys.exit(2)

@@ -16,10 +16,11 @@ from structures import pdb_text, walk
 from support import composed
 from written_store import sequence_of
 
-from plmjac import open_store, page
+from plmjac import open_store
 from plmjac.datasets import build
 from plmjac.metrics import best_pairs
-from plmjac.page import couplings_of
+from plmjac.page import document, explorer
+from plmjac.page.explorer import couplings_of
 from plmjac.predict import predict as run_predict
 from plmjac.records import Coordinates, Protein
 from plmjac.report import report as run_report
@@ -104,11 +105,13 @@ def test_couplings_beyond_the_budget_are_the_lowest_scores() -> None:
 
 def test_text_from_files_cannot_become_markup() -> None:
     evil = "</script><script>alert(1)</script>"
-    protein = page.ExplorerProtein(evil, "AC", {"contacts": np.eye(2)})
-    _, script = page.explorer([protein])
+    protein = explorer.ExplorerProtein(evil, "AC", {"contacts": np.eye(2)})
+    _, script = explorer.explorer([protein])
     assert evil not in script and data_of(script)["proteins"][0]["id"] == evil
     shown = (
-        page.table(pd.DataFrame({"id": [evil], "score": [float("nan")]})) + page.terms({evil: evil}) + page.note(evil)
+        document.table(pd.DataFrame({"id": [evil], "score": [float("nan")]}))
+        + document.terms({evil: evil})
+        + document.note(evil)
     )
     assert "<script>" not in shown and "&lt;script&gt;" in shown and "nan" not in shown.lower()
 
