@@ -294,21 +294,25 @@ class WorkItem:
     chains: Chains | None = None
     id: str = ""
     """The id of the record; the key where nothing else is said."""
+    rows: tuple[int, int] = (0, 0)
+    """The rows of the protein that are computed, first <= i < last; all of them where nothing else is said."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", self.id or self.key)
-        if not 0 <= self.start < self.stop <= len(self.sequence):
+        if self.rows == (0, 0):
+            object.__setattr__(self, "rows", (0, len(self.sequence)))
+        if not 0 <= self.rows[0] <= self.start < self.stop <= self.rows[1] <= len(self.sequence):
             raise ValueError(f"{self.key}: rows {self.start}:{self.stop} of {len(self.sequence)} residues")
 
     @property
     def is_first(self) -> bool:
         """True for the first item of its protein."""
-        return self.start == 0
+        return self.start == self.rows[0]
 
     @property
     def is_last(self) -> bool:
         """True for the item that completes its protein."""
-        return self.stop == len(self.sequence)
+        return self.stop == self.rows[1]
 
 
 @dataclass(frozen=True)
