@@ -2,9 +2,11 @@
 
 One table of all proteins with residue numbers, letters, scores, ranks and, where a structure is known, distances; and
 for each protein CASP RR, EVcouplings' CSV, scripts for PyMOL and ChimeraX. Structures are not needed but for scripts.
+Stores of null sequences beside a store give its pairs their false discovery rates (false_discovery.py), and are not
+listed themselves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, field_va
 
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
 from plmjac.evaluation.exports import FORMATS, SCRIPTS, BestPair, BestPairs
+from plmjac.evaluation.false_discovery import apart, null_maps, rate_map
 from plmjac.evaluation.scoring import Labelled, Unscored, stored_proteins, touching
 from plmjac.evaluation.tables import lines_of, matched, not_scored, number
 from plmjac.metrics import best_pairs
@@ -46,25 +49,27 @@ class Settings(BaseModel):
 
 COLUMNS = [
     "protein", "store", "model", "structure", "match", "map", "rank", "i", "j", "number_i", "number_j", "residue_i",
-    "residue_j", "score", "distance", "contact", "reason",
+    "residue_j", "score", "fdr", "distance", "contact", "reason",
 ]  # fmt: skip
 """`i` and `j` count residues of the sequence from 0, `rank` from 1; `number_i` and `number_j` are the author's residue
-numbers, where they are known. `distance` is in angstrom between the atoms of the definition; `contact` is 1, 0, or NaN
-where no structure tells."""
+numbers, where they are known. `fdr` is the false discovery rate, NaN without a null map. `distance` is in angstrom
+between the atoms of the definition; `contact` is 1, 0, or NaN where no structure tells."""
 
 
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     """Rank the pairs of every map of the stores."""
-    stores = inputs.of_kind("jacobian")
+    plain, nulls = apart(inputs.of_kind("jacobian"))
+    stores, nulls = (plain, nulls) if plain else (nulls, [])
     rows: list[Row] = []
     files: dict[str, bytes] = {}
     wanted = set(settings.ids or ())
     for store in stores:
+        null = [each for each in nulls if each.model == store.model]
         for stored in stored_proteins(store):
             if wanted and stored.id not in wanted:
                 continue
             try:
-                for best, listed in _protein(store, stored, inputs, settings):
+                for best, listed in _protein(store, stored, null, inputs, settings):
                     rows += listed
                     files |= _files(best, store.name if len(stores) > 1 else "", settings)
             except CorruptStoreError as error:
@@ -78,7 +83,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
 
 
 def _protein(
-    store: Store, stored: StoredProtein | Unscored, inputs: Inputs, settings: Settings
+    store: Store, stored: StoredProtein | Unscored, nulls: Sequence[Store], inputs: Inputs, settings: Settings
 ) -> Iterator[tuple[BestPairs, list[Row]]]:
     """The best pairs of each map of a protein, and their rows. Raises CorruptStoreError for what cannot be read."""
     if isinstance(stored, Unscored):
@@ -99,10 +104,11 @@ def _protein(
         scores = stored.array(name)
         first, second = best_pairs(scores, max(1, round(settings.pairs * len(stored))), settings.min_separation)
         touch = touching(found, (first, second), settings.atom, settings.cutoff)
+        rates = rate_map(scores, null_maps(stored, nulls, name), settings.min_separation)[first, second]
         distance = np.full(len(first), np.nan) if xyz is None else np.linalg.norm(xyz[first] - xyz[second], axis=1)
         listed = [
-            BestPair(int(i), int(j), rank, float(scores[i, j]), None if np.isnan(hit) else bool(hit))
-            for rank, (i, j, hit) in enumerate(zip(first, second, touch, strict=True), start=1)
+            BestPair(int(i), int(j), rank, float(scores[i, j]), None if np.isnan(hit) else bool(hit), float(rate))
+            for rank, (i, j, hit, rate) in enumerate(zip(first, second, touch, rates, strict=True), start=1)
         ]
         file, chain = _origin(found)
         drawn = found.residue_numbers if isinstance(found, Labelled) else None
@@ -113,11 +119,12 @@ def _protein(
         }  # fmt: skip
         yield best, [
             {
-                **facts, "rank": pair.rank, "i": pair.i, "j": pair.j, "score": pair.score, "distance": apart,
+                **facts, "rank": pair.rank, "i": pair.i, "j": pair.j, "score": pair.score, "fdr": pair.fdr,
+                "distance": far,
                 "number_i": author[pair.i] if author else None, "number_j": author[pair.j] if author else None,
                 "residue_i": stored.sequence[pair.i], "residue_j": stored.sequence[pair.j], "contact": hit,
             }
-            for pair, apart, hit in zip(listed, distance, touch, strict=True)
+            for pair, far, hit in zip(listed, distance, touch, strict=True)
         ]  # fmt: skip
 
 
@@ -148,6 +155,7 @@ def _printed(table: pd.DataFrame, found: pd.DataFrame, files: int, settings: Set
             **{key: int(row[key]) for key in ("rank", "i", "j")},
             "residues": f"{row['residue_i']}{row['number_i'] or ''} {row['residue_j']}{row['number_j'] or ''}",
             "score": number(row["score"]),
+            **({"fdr": number(row["fdr"])} if found["fdr"].notna().any() else {}),
             "distance": number(row["distance"], ".1f"),
         }
         for row in found[found["rank"] <= 3].head(15).to_dict("records")

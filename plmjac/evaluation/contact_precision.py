@@ -209,7 +209,7 @@ def _scores(hits: Bool[np.ndarray, " N"], length: int, resolved: int) -> dict[st
 
 def _named(rows: pd.DataFrame, num_stores: int) -> pd.DataFrame:
     """With a column `method`: the map, and the store where there are several."""
-    method = rows["map"] if num_stores == 1 else rows["store"] + " " + rows["map"]
+    method = rows["map"] if num_stores == 1 else rows["store"].astype(str) + " " + rows["map"].astype(str)
     return rows.assign(method=method)
 
 

@@ -4,6 +4,7 @@ Residues of the sequence are counted from 1 in RR and EVcouplings files; scripts
 the author's numbers.
 """
 
+import math
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -16,13 +17,17 @@ COLORS = {1: ("right", "forest", "forest green"), 0: ("wrong", "firebrick", "fir
 
 @dataclass(frozen=True)
 class BestPair:
-    """One pair i < j, counted from 0, of rank `rank` (from 1); `touches` is None where no structure tells."""
+    """One pair i < j, counted from 0, of rank `rank` (from 1); `touches` is None where no structure tells.
+
+    `fdr` is the false discovery rate, NaN where no null map tells.
+    """
 
     i: int
     j: int
     rank: int
     score: float
     touches: bool | None = None
+    fdr: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,17 @@ def casp_rr(best: BestPairs) -> str:
 
 
 def evcouplings(best: BestPairs) -> str:
-    """A couplings CSV as EVcouplings reads it: i, A_i, j, A_j, fn (0, as plmc writes it), cn, best first."""
-    letters = best.sequence
-    rows = [f"{pair.i + 1},{letters[pair.i]},{pair.j + 1},{letters[pair.j]},0,{pair.score:.7g}" for pair in best.pairs]
-    return "\n".join(["i,A_i,j,A_j,fn,cn", *rows, ""])
+    """A couplings CSV as EVcouplings reads it: i, A_i, j, A_j, fn (0, as plmc writes it), cn, best first.
+
+    Behind these fdr, where it is known.
+    """
+    letters, rated = best.sequence, not all(math.isnan(pair.fdr) for pair in best.pairs)
+    rows = [
+        f"{pair.i + 1},{letters[pair.i]},{pair.j + 1},{letters[pair.j]},0,{pair.score:.7g}"
+        + (f",{pair.fdr:.4g}" if rated else "")
+        for pair in best.pairs
+    ]
+    return "\n".join(["i,A_i,j,A_j,fn,cn" + ",fdr" * rated, *rows, ""])
 
 
 def pymol(best: BestPairs) -> str:

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from plmjac import plots
@@ -51,9 +51,7 @@ RATE_COLUMNS = ["store", "model", "rate", "proteins", "pairs / L", "known", "no 
 
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     """Give every pair of each store its false discovery rate, by the null stores of its model."""
-    stores = inputs.of_kind("jacobian")
-    plain = [store for store in stores if not control_of(store)]
-    null = [store for store in stores if control_of(store)]
+    plain, null = apart(inputs.of_kind("jacobian"))
     if not plain or not null:
         raise EvaluationError(
             "one store of proteins and one or more of their null sequences are needed, store=[A.zarr,A_shuffle0.zarr]; "
@@ -92,7 +90,30 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
 
 def control_of(store: Store) -> str:
     """Which null a store was made of (shuffle, relabel); empty for one of the proteins themselves."""
-    return str(store.opened.attributes["config"]["dataset"].get("control") or "")
+    return str(store.recorded.get("dataset", {}).get("control") or "")
+
+
+def apart(stores: Sequence[Store]) -> tuple[list[Store], list[Store]]:
+    """The stores of proteins themselves, and those of null sequences."""
+    return [store for store in stores if not control_of(store)], [store for store in stores if control_of(store)]
+
+
+def null_maps(stored: StoredProtein, nulls: Sequence[Store], name: str) -> list[Float64[np.ndarray, "L L"]]:
+    """The maps `name` of a protein's null sequences, of stores of its model. Raises CorruptStoreError."""
+    there = [each.opened[stored.id] for each in nulls if stored.id in each.opened]
+    return [each.array(name).astype(np.float64) for each in there if name in each.names and len(each) == len(stored)]
+
+
+def rate_map(
+    scores: Float[np.ndarray, "L L"], nulls: Sequence[Float[np.ndarray, "L L"]], min_separation: int
+) -> Float64[np.ndarray, "L L"]:
+    """The false discovery rate of each pair i < j of a map by its null maps; NaN nearer than `min_separation`."""
+    first, second = np.triu_indices(len(scores), k=min_separation)
+    rates: Float64[np.ndarray, "L L"] = np.full(scores.shape, np.nan)
+    if len(first) and nulls:
+        null = np.concatenate([each[first, second] for each in nulls])
+        rates[first, second] = false_discovery_rates(scores[first, second].astype(np.float64), null)
+    return rates
 
 
 def false_discovery_rates(
@@ -114,18 +135,16 @@ def _protein(
 ) -> tuple[pd.DataFrame, Row]:
     """The best pairs of one protein with their rates, and its row among the proteins."""
     nothing = pd.DataFrame(columns=COLUMNS)
-    there = [each.opened[stored.id] for each in nulls if stored.id in each.opened]
-    there = [each for each in there if settings.map in each.names and len(each) == len(stored)]
     if settings.map not in stored.names:
         return nothing, {"reason": f"the store keeps no {settings.map} of it"}
+    there = null_maps(stored, nulls, settings.map)
     if not there:
         return nothing, {"nulls": 0, "reason": f"no null store has a map of it ({settings.map}, same length)"}
     first, second = np.triu_indices(len(stored), k=settings.min_separation)
     if not len(first):
         return nothing, {"nulls": len(there), "reason": "no pair of residues that far apart"}
-    scores = stored.array(settings.map)[first, second].astype(np.float64)
-    null = np.concatenate([each.array(settings.map)[first, second] for each in there]).astype(np.float64)
-    rate = false_discovery_rates(scores, null)
+    whole = stored.array(settings.map).astype(np.float64)
+    scores, rate = whole[first, second], rate_map(whole, there, settings.min_separation)[first, second]
     order = np.argsort(-scores, kind="stable")
     best = order[: max(1, round(settings.pairs * len(stored)))]
     listed = pd.DataFrame(

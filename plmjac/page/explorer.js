@@ -103,10 +103,14 @@
     const rows = ranked(protein, protein.maps[map]).map(([score, i, j], n) => [
       protein.id, map, n + 1, i, j, protein.numbers ? protein.numbers[i] : "", protein.numbers ? protein.numbers[j] : "",
       protein.sequence[i], protein.sequence[j], score.toPrecision(6),
-      protein.known ? ["0", "1", ""][protein.state(i, j)] : ""]);
-    const head = ["protein", "map", "rank", "i", "j", "number_i", "number_j", "residue_i", "residue_j", "score", "contact"];
+      protein.known ? ["0", "1", ""][protein.state(i, j)] : "", rate(protein.maps[map], n)]);
+    const head = ["protein", "map", "rank", "i", "j", "number_i", "number_j", "residue_i", "residue_j", "score", "contact",
+      "fdr"];
     return [head, ...rows].map((row) => row.map(cell).join(",")).join("\n") + "\n";
   }
+
+  // The false discovery rate of the pair of this rank, from 0; empty without a store of null sequences.
+  const rate = (map, rank) => (map.fdr && rank < map.fdr.length ? map.fdr[rank].toPrecision(3) : "");
 
   // The coupling of amino acid a at i with b at j, or null where the page does not hold this pair.
   function coupling(protein, i, j) {
@@ -228,6 +232,7 @@
       const cells = [rank + 1, name(protein, i), name(protein, j), score.toFixed(4)];
       if (protein.known) cells.push(["no", "yes", "not known"][protein.state(i, j)]);
       else cells.push("");
+      cells.push(rate(protein.maps[choice.map], rank));
       cells.forEach((text) => { row.insertCell().textContent = text; });
       row.dataset.pair = `${i}-${j}`;
       row.addEventListener("click", () => select(i, j));

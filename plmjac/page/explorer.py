@@ -6,7 +6,7 @@ each pair. That costs accuracy (1/127 of a pair's largest coupling), so it is fo
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -46,6 +46,8 @@ class ExplorerProtein:
     couplings: Couplings | None = None
     numbers: tuple[str, ...] | None = None
     trace: Float[np.ndarray, "L 3"] | None = None
+    rates: dict[str, list[float]] = field(default_factory=dict)
+    """By map: the false discovery rates of its best L pairs, best first."""
 
     def encoded(self) -> dict[str, Any]:
         """The protein as the script reads it."""
@@ -54,7 +56,7 @@ class ExplorerProtein:
             "sequence": self.sequence,
             "length": len(self.sequence),
             "summary": self.summary,
-            "maps": {name: _map(scores) for name, scores in self.maps.items()},
+            "maps": {name: {**_map(scores), "fdr": self.rates.get(name)} for name, scores in self.maps.items()},
             "truth": _truth(self.contacts) if self.contacts is not None else None,
             "couplings": _couplings(self.couplings) if self.couplings is not None else None,
             "numbers": list(self.numbers) if self.numbers is not None else None,

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel
 
 from plmjac.evaluation import EvaluationError, Inputs, Store, find
+from plmjac.evaluation.false_discovery import apart, null_maps, rate_map
 from plmjac.evaluation.scoring import Labelled, Structures
 from plmjac.files import UsageError
 from plmjac.jacobian import center, contact_map, symmetrize
+from plmjac.metrics import best_pairs
 from plmjac.page.document import Section, anchor_of, figure, folded, note, printed, table, terms, write_page
 from plmjac.page.explorer import MIN_SEPARATION, Couplings, ExplorerProtein, couplings_of, explorer
 from plmjac.plots import warned
@@ -95,7 +98,8 @@ def evaluation_section(name: str, inputs: Inputs, settings: BaseModel) -> Sectio
 
 def maps_section(inputs: Inputs, ids: Sequence[str] | None, most: int, couplings_bytes: int) -> tuple[Section, str]:
     """The interactive view of the first store's maps, and its script. Raises EvaluationError for unknown ids."""
-    store, title = inputs.stores[0], "Contact maps and couplings"
+    store, nulls, title = inputs.stores[0], apart(inputs.stores)[1], "Contact maps and couplings"
+    nulls = [each for each in nulls if each is not store and each.model == store.model]
     there = list(store.opened)
     chosen = list(ids or there[:most])
     if unknown := sorted(set(chosen) - set(there)):
@@ -106,7 +110,8 @@ def maps_section(inputs: Inputs, ids: Sequence[str] | None, most: int, couplings
     proteins: list[ExplorerProtein] = []
     for name in chosen:
         try:
-            proteins += _explored(store.opened[name], inputs.structures_if_any, couplings_bytes // len(chosen))
+            stored = store.opened[name]
+            proteins += _explored(stored, nulls, inputs.structures_if_any, couplings_bytes // len(chosen))
         except CorruptStoreError as error:
             body += note(f"{name}: {error}", warning=True)
     if not proteins:
@@ -117,7 +122,9 @@ def maps_section(inputs: Inputs, ids: Sequence[str] | None, most: int, couplings
     return Section("maps", title, html + body + more), script
 
 
-def _explored(stored: StoredProtein, structures: Structures, budget: int) -> Iterator[ExplorerProtein]:
+def _explored(
+    stored: StoredProtein, nulls: Sequence[Store], structures: Structures, budget: int
+) -> Iterator[ExplorerProtein]:
     """The protein as the view needs it; nothing where the store keeps no map of it."""
     kept = {name: stored.array(name) for name in maps() if name in stored.names}
     if not kept:
@@ -129,7 +136,14 @@ def _explored(stored: StoredProtein, structures: Structures, budget: int) -> Ite
     trace = None
     if isinstance(found, Labelled):
         numbers, trace = numbers or found.residue_numbers, found.positions("ca")
-    yield ExplorerProtein(stored.id, stored.sequence, kept, summary, contacts, couplings, numbers, trace)
+    rates = {name: _rates(scores, null_maps(stored, nulls, name)) for name, scores in kept.items()}
+    yield ExplorerProtein(stored.id, stored.sequence, kept, summary, contacts, couplings, numbers, trace, rates)
+
+
+def _rates(scores: Float[np.ndarray, "L L"], nulls: Sequence[Float[np.ndarray, "L L"]]) -> list[float]:
+    """The false discovery rates of the best L pairs by these null maps; empty without any."""
+    pairs = best_pairs(scores, len(scores), MIN_SEPARATION)
+    return [float(f"{rate:.4g}") for rate in rate_map(scores, nulls, MIN_SEPARATION)[pairs]] if nulls else []
 
 
 def _contacts(found: Labelled) -> tuple[Contacts | None, str]:

@@ -1,5 +1,8 @@
 """False discovery rates: by definition, near 1 for random weights, near 0 for couplings that are there."""
 
+import io
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +13,12 @@ from support import composed
 from written_store import written_store
 
 from plmjac.coevolution import fit_pseudolikelihood, sequence_weights
-from plmjac.evaluation import EvaluationError, Inputs, Outcome, Store
+from plmjac.evaluation import EvaluationError, Inputs, Outcome, Store, best_pairs
 from plmjac.evaluation.false_discovery import Settings, evaluate, false_discovery_rates
 from plmjac.evaluation.inputs import inputs_of
 from plmjac.jacobian import contact_map
 from plmjac.records import ContactList, Contacts, Protein
+from plmjac.report import report
 
 NULL = {"name": "demo", "control": "shuffle", "control_seed": 0}
 
@@ -120,6 +124,46 @@ def test_random_weights_show_nothing_that_a_shuffled_sequence_does_not(
     assert (
         table["residue_i"] == [sequences[int(row["protein"][1])][row["i"]] for row in table.to_dict("records")]
     ).all()
+
+
+def test_best_pairs_and_the_report_have_the_same_rates(tmp_path: Path) -> None:
+    """In the table, in EVcouplings' CSV and in the page's list; a store without a null map of its model has none."""
+    source = np.random.default_rng(2)
+    maps = [each + each.transpose(0, 2, 1) for each in source.normal(size=(4, 2, 30, 30))]
+    maps[0][:, range(9), range(20, 29)] = maps[0][:, range(20, 29), range(9)] = source.normal(6, 1, (2, 9))
+    kept = [{"p": {"contacts": each[0], "representation": each[1]}} for each in maps]
+    written_store(tmp_path / "p.zarr", {**kept[0], "alone": {"contacts": maps[0][1]}})
+    for number in (1, 2):
+        written_store(tmp_path / f"n{number}.zarr", kept[number], dataset=NULL)
+    written_store(tmp_path / "o.zarr", kept[3], dataset=NULL, model="another")
+    stores = [tmp_path / f"{name}.zarr" for name in ("p", "n1", "o", "n2")]
+    expected = {
+        name: _run(inputs_of(stores, None).stores, map=name, pairs=1.0)
+        .tables["false_discovery"]
+        .query("protein == 'p'")
+        for name in ("contacts", "representation")
+    }
+    chosen = composed("evaluate", "+evaluation=best_pairs")["evaluation"]
+    outcome = best_pairs.evaluate(inputs_of(stores, None), best_pairs.Settings.model_validate(chosen))
+    table = outcome.tables["best_pairs"]
+    assert set(table["store"]) == {"p"} and table.query("protein == 'alone'")["fdr"].isna().all()
+    for name, rows in expected.items():
+        assert rows["fdr"].min() < 0.2 < rows["fdr"].max()
+        found = table[(table["protein"] == "p") & (table["map"] == name)]
+        assert found[["i", "j", "fdr"]].to_numpy().tolist() == rows[["i", "j", "fdr"]].to_numpy().tolist()
+        csv = pd.read_csv(io.BytesIO(outcome.files[f"pairs/p.{name}.evcouplings.csv"]))
+        np.testing.assert_allclose(csv["fdr"], rows["fdr"], rtol=1e-3)
+    assert "fdr" in outcome.text and b"fdr" not in outcome.files["pairs/alone.contacts.evcouplings.csv"]
+    assert (
+        report({**composed("report", "store=x", f"out={tmp_path}/r.html"), "store": [str(each) for each in stores]})
+        == 0
+    )
+    found = re.search(r'id="data">(.*?)</script>', (tmp_path / "r.html").read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    for protein in json.loads(found[1])["proteins"]:
+        for name, shown in protein["maps"].items():
+            rates = expected[name]["fdr"] if protein["id"] == "p" else []
+            np.testing.assert_allclose(shown["fdr"], rates, rtol=1e-3)
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
