@@ -271,8 +271,8 @@ class Reduction:
     Rows of fewer amino acids go through `among_all` first.
 
     R is L, or the buffer holds the rows from `first` on, of residues that alone were mutated. Then pairs of two of
-    these are symmetrized, all others are known in one direction, APC is that of the R x L scores, and nothing is
-    centered over i: the mean of a few rows is mostly the large answer of a position to its own substitution.
+    these are symmetrized, all others are known in one direction, APC is that of the R x L scores, and the mean over i is
+    the sum over L: the mean of a few rows is mostly the large change of a position's own logits.
     """
 
     def __init__(self, buffer: Float[Tensor, "R A L 20"], first: int = 0) -> None:
@@ -321,9 +321,9 @@ class Reduction:
 
     @property
     def _mean(self) -> Float[Tensor, "A L 20"]:
-        """The mean over i of the rows; zeros where these are not those of all residues, or there is but one."""
-        is_whole = len(self.buffer) == self.buffer.shape[2]
-        return self.total / len(self.buffer) if is_whole and len(self.buffer) > 1 else torch.zeros_like(self.total)
+        """The mean over i, rows that were not computed counted as zero; zeros for a single residue."""
+        length = self.buffer.shape[2]
+        return self.total / length if length > 1 else torch.zeros_like(self.total)
 
 
 def representation_map(strength: Float[Tensor, "R L"], first: int = 0) -> Float[Tensor, "R L"]:

@@ -40,6 +40,7 @@ def map_of_rows(jacobian: np.ndarray, first: int) -> np.ndarray:
     for axis in (1, 2, 3):
         raw = raw - raw.mean(dim=axis, keepdim=True)
     rows, length = len(raw), raw.shape[2]
+    raw = raw - raw.sum(dim=0) / length
     norms = np.zeros((rows, length))
     for r in range(rows):
         for j in range(length):
@@ -107,7 +108,7 @@ def test_couplings_of_the_directions_that_there_are(predict: Predict, fasta: Pat
         rows = torch.from_numpy(protein.jacobian)
     for axis in (1, 2, 3):
         rows = rows - rows.mean(dim=axis, keepdim=True)
-    rows = rows.numpy()
+    rows = (rows - rows.sum(dim=0) / 40).numpy()
     np.testing.assert_allclose(protein.couplings(9, 30), rows[1, :, 30], atol=1e-5)
     np.testing.assert_allclose(protein.couplings(30, 9), rows[1, :, 30].T, atol=1e-5)
     np.testing.assert_allclose(protein.couplings(9, 17), (rows[1, :, 17] + rows[9, :, 9].T) / 2, atol=1e-5)

@@ -203,15 +203,15 @@ class StoredProtein:
         return values
 
     def _mean_row(self, part: tuple[range, range]) -> Float[np.ndarray, "A W 20"]:
-        """The mean over i of a part whose rows are all its residues; zeros where they are not (docs/method.md)."""
+        """The mean over i of a part, rows that were not computed counted as zero (docs/method.md)."""
         if part not in self._mean_rows:
             rows, columns = part
             size = self._open(self._jacobian).chunks[0]
-            total: Any = np.zeros((NUM_AMINO_ACIDS, len(columns), NUM_AMINO_ACIDS))
-            for start in range(rows.start, rows.stop, size) if 1 < len(rows) == len(columns) else ():
+            total: Any = 0.0
+            for start in range(rows.start, rows.stop, size):
                 some = range(start, min(start + size, rows.stop))
                 total = total + self._centered_rows(part, some).sum(axis=0, dtype=np.float64)
-            self._mean_rows[part] = np.asarray(total / len(rows))
+            self._mean_rows[part] = np.asarray(total / len(columns) if len(columns) > 1 else 0 * total)
         return self._mean_rows[part]
 
     @cached_property
