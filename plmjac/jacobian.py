@@ -271,8 +271,8 @@ class Reduction:
     Rows of fewer amino acids go through `among_all` first.
 
     R is L, or the buffer holds the rows from `first` on, of residues that alone were mutated. Then pairs of two of
-    these are symmetrized, all others are known in one direction, APC is that of the R x L scores, and the mean over i is
-    the sum over L: the mean of a few rows is mostly the large change of a position's own logits.
+    these are symmetrized, all others are known in one direction, APC is that of the R x L scores, and the mean over i
+    is the sum over L: the mean of a few rows is mostly the large change of a position's own logits.
     """
 
     def __init__(self, buffer: Float[Tensor, "R A L 20"], first: int = 0) -> None:

@@ -165,11 +165,11 @@ class StoredProtein:
             there = [self._centered_block(part, i, j)] if i in part[0] and j in part[1] else []
             back = [self._centered_block(part, j, i).T] if j in part[0] and i in part[1] else []
             if both := there + back:
-                means.append(sum(both) / np.float32(len(both)))
+                means.append(np.mean(both, axis=0))
         if not means:
             why = "no window has both" if self.windows else f"neither is among the mutated positions {self._positions}"
             raise StoreError(f"{self.id}: the couplings of ({i}, {j}) were not computed: {why}")
-        coupling: Float[np.ndarray, "20 20"] = sum(means) / np.float32(len(means))
+        coupling: Float[np.ndarray, "20 20"] = np.mean(means, axis=0)
         return coupling
 
     @property
