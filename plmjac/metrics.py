@@ -27,6 +27,15 @@ Pairs = tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]]
 """First and second residues of pairs, in step."""
 
 
+def square(rows: Float[np.ndarray, "R L"], first: int) -> Float[np.ndarray, "L L"]:
+    """A map of the rows from `first` on as one of all pairs, the same in both orders; NaN where neither has a row."""
+    last = first + len(rows)
+    scores: Float[np.ndarray, "L L"] = np.full((rows.shape[1], rows.shape[1]), np.nan, dtype=rows.dtype)
+    scores[:, first:last] = rows.T
+    scores[first:last] = rows
+    return scores
+
+
 def ranking(scores: Float[np.ndarray, "L L"]) -> Pairs:
     """All ordered pairs i != j with a score, from the highest down, row by row where scores are equal.
 

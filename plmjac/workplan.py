@@ -91,17 +91,31 @@ class Stored:
         return self.sequence, self.chains
 
 
+def parse_positions(text: str) -> tuple[int, int]:
+    """From "120:180". Raises ValueError."""
+    match = re.fullmatch(r"([0-9]{1,7}):([0-9]{1,7})", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ValueError(
+            f"positions={text}: write positions=START:STOP, residues counted from 0 and STOP not among them: "
+            "the first 60 residues are 0:60 (in a YAML file between quotes)"
+        )
+    return int(match[1]), int(match[2])
+
+
 @dataclass(frozen=True)
 class Limit:
-    """The longest protein that is computed whole, by the settings and by the model, and the way with longer ones.
+    """The part of a protein that is computed: how many residues the model sees, and which of them are mutated.
 
-    `too_long` is skip (they are told in the manifest), error, crop (their first residues), or window: overlapping
-    windows of the longest length, whose results are joined.
+    `max_length`, of the settings, and `model_length` are the longest protein that is seen whole. `too_long` says what
+    becomes of longer ones: skip (they are told in the manifest), error, crop (their first residues), or window:
+    overlapping windows of the longest length, whose results are joined. `positions` are the residues that are mutated,
+    half-open; None for all.
     """
 
     max_length: int | None = None
     model_length: int | None = None
     too_long: Literal["skip", "error", "crop", "window"] = "skip"
+    positions: tuple[int, int] | None = None
 
     @property
     def length(self) -> int | None:
@@ -125,14 +139,44 @@ class Limit:
         starts = [number * (length - size) // more for number in range(more + 1)]
         return [(start, start + size) for start in starts]
 
+    def rows(self, length: int) -> tuple[int, int]:
+        """The residues that are mutated, half-open: the rows of the Jacobian."""
+        return self.positions or (0, length)
+
+    def rows_of_windows(self, length: int) -> list[tuple[int, int]]:
+        """Those of each of `windows`, as residues of the protein; empty ranges for windows without any."""
+        first, last = self.rows(length)
+        return [(max(first, start), max(first, start, min(last, stop))) for start, stop in self.windows(length)]
+
+    def attributes(self, length: int) -> dict[str, Any]:
+        """What a protein's group says of it: the windows where there are several, and the positions where not all."""
+        windows = self.windows(length)
+        return {
+            **({"windows": [list(window) for window in windows]} if len(windows) > 1 else {}),
+            **({"positions": list(self.positions)} if self.positions else {}),
+        }
+
     def identity(self) -> dict[str, Any]:
         """The part of a store's identity: named where it changes what a protein's arrays hold."""
-        if self.too_long not in ("crop", "window"):
-            return {}
-        return {"too_long": {"name": self.too_long, "length": self.length}}
+        cuts = self.too_long in ("crop", "window")
+        return {
+            **({"too_long": {"name": self.too_long, "length": self.length}} if cuts else {}),
+            **({"positions": list(self.positions)} if self.positions else {}),
+        }
 
     def apply(self, protein: Protein) -> tuple[Protein, str]:
         """A protein as it is computed, and the reason to skip it or none. Raises UsageError for too_long=error."""
+        protein, reason = self._fitted(protein)
+        if reason or self.positions is None:
+            return protein, reason
+        start, stop = self.positions
+        if stop > len(protein):
+            return protein, f"positions={start}:{stop} end behind its {len(protein)} residues, which count from 0"
+        part = f"mutated at {start}:{stop} of {len(protein)} residues"
+        return replace(protein, note="; ".join(filter(None, (protein.note, part)))), ""
+
+    def _fitted(self, protein: Protein) -> tuple[Protein, str]:
+        """A protein as the model sees it, and the reason to skip it or none."""
         length, most = len(protein), self.length
         if most is None or length <= most:
             return protein, ""
@@ -217,15 +261,21 @@ def rows_per_chunk_for(length: int, letters: int = 20) -> int:
     return max(1, min(length, CHUNK_BYTES // (max(1, letters) * length * 20 * 2)))
 
 
-def work_items(row: ManifestRow, rows_per_chunk: int | None = None, letters: int = 20) -> list[WorkItem]:
-    """Cut one protein into blocks of rows, in order, which together cover every row exactly once."""
+def work_items(
+    row: ManifestRow, rows_per_chunk: int | None = None, letters: int = 20, rows: tuple[int, int] | None = None
+) -> list[WorkItem]:
+    """Cut one protein, or its rows first <= i < last, into blocks of rows, in order, that cover each exactly once."""
     size = rows_per_chunk or rows_per_chunk_for(row.length, letters)
     chains = Chains.parse(row.chains)
+    first, last = rows or (0, row.length)
     return [
-        WorkItem(row.key, row.sequence, start, stop, row.cost * (stop - start) / row.length, chains, row.id)
-        for start in range(0, row.length, size)
-        for stop in [min(start + size, row.length)]
-    ]
+        WorkItem(
+            row.key, row.sequence, start, stop, row.cost * (stop - start) / (last - first), chains, row.id,
+            (first, last),
+        )
+        for start in range(first, last, size)
+        for stop in [min(start + size, last)]
+    ]  # fmt: skip
 
 
 def remaining(rows: Iterable[ManifestRow], done: Collection[str]) -> list[ManifestRow]:

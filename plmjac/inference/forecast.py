@@ -100,6 +100,9 @@ def _work(
     if cut := [length for length in lengths if len(limit.windows(length)) > 1]:
         number = sum(len(limit.windows(length)) for length in cut)
         yield f"windows   {number} of {limit.window} residues, of {len(cut)} proteins"
+    if limit.positions:
+        start, stop = limit.positions
+        yield f"positions {start}:{stop}, counted from 0: {stop - start} residues of each protein are mutated"
     yield f"forwards  {sum(forwards):,}{task.certainty}"
     yield f"FLOPs     {flops:.3g}"
     rate = measured_rate() * CPU_SHARE
@@ -122,12 +125,19 @@ def _gpu_times(flops: float | int, length: float, settings: PredictSettings, mod
         yield f"            ({each.source})"
 
 
-def jacobian_memory(longest: int, settings: PredictSettings, model: ModelSize) -> str:
+def jacobian_memory(longest: int, mutated: int, settings: PredictSettings, model: ModelSize) -> str:
     """The memory of a run of Jacobians whose longest protein has so many residues, in words."""
     kind = _kind(settings)
     max_tokens = settings.max_tokens or max(CANDIDATES[kind])
     memory = forecast(
-        model, longest, settings.substitutions, settings.keep, max_tokens, settings.rows_per_chunk, kind=kind
+        model,
+        longest,
+        settings.substitutions,
+        settings.keep,
+        max_tokens,
+        settings.rows_per_chunk,
+        kind=kind,
+        mutated=mutated,
     )
     # Where the number of tokens is still to be measured, as large a forward is tried, whatever the proteins.
     tried = 0 if settings.max_tokens else model.of_logits(mutants_per_forward(LENGTH, max_tokens), LENGTH)

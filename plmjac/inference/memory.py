@@ -43,34 +43,39 @@ def forecast(
     rows_per_chunk: int | None = None,
     *,
     kind: str,
+    mutated: int | None = None,
 ) -> Memory:
-    """Memory of a run on a cpu or cuda whose longest protein has `length` residues, with forwards of `max_tokens`."""
+    """Memory of a run on a cpu or cuda whose longest protein has `length` residues, with forwards of `max_tokens`.
+
+    `mutated` is the number of residues that are mutated; None for all.
+    """
+    mutated = mutated or length
     letters = substitutions.num_letters
     wild_type = size.of_logits(1, length)
     if {"contact_head", "attention", "attention_heads"} & set(keep):
         wild_type = max(wild_type, size.of_maps(length, every_head="attention_heads" in keep))
     if not letters:
         return Memory(size.weights + wild_type, size.weights, wild_type, 0)
-    rows = min(length, rows_per_chunk or rows_per_chunk_for(length, letters))
+    rows = min(mutated, rows_per_chunk or rows_per_chunk_for(length, letters))
     row = ROW_BYTES * letters * length
 
     def computing(number: int) -> int:
         """A block of so many rows and the forwards that fill it."""
         return row * number + size.of_logits(min(mutants_per_forward(length, max_tokens), number * letters), length)
 
-    held, reduction = 0, row * ((length - 1) % rows + 1)
+    held, reduction = 0, row * ((mutated - 1) % rows + 1)
     if {"contacts", "couplings"} & set(keep):
-        whole = ROW_BYTES * (NUM_AMINO_ACIDS if substitutions.keeps_letters else letters) * length**2
-        in_place = rows >= length and not substitutions.keeps_letters
+        whole = ROW_BYTES * (NUM_AMINO_ACIDS if substitutions.keeps_letters else letters) * mutated * length
+        in_place = rows >= mutated and not substitutions.keeps_letters
         held = 0 if in_place else whole
         reduction += 2 * min(BLOCK_BYTES, whole)
     # In float16: on a CPU as many as the queue holds and one at each of its two ends, on a GPU until it is copied.
-    waiting = min(row * length, row * rows * (CAPACITY + 2 if kind == "cpu" else 2)) // 2
+    waiting = min(row * mutated, row * rows * (CAPACITY + 2 if kind == "cpu" else 2)) // 2
     held += waiting if "jacobian" in keep else waiting // 2 if "jacobian_int8" in keep else 0
     # It is held from the end of the first block on; the second may be the last, and smaller.
-    later = held + max(computing(min(rows, length - rows)) if rows < length else 0, reduction)
+    later = held + max(computing(min(rows, mutated - rows)) if rows < mutated else 0, reduction)
     peak = size.weights + max(wild_type, computing(rows), later)
-    return Memory(peak, size.weights, max(wild_type, computing(rows) - row * rows), row * length)
+    return Memory(peak, size.weights, max(wild_type, computing(rows) - row * rows), row * mutated)
 
 
 class Peaks:

@@ -151,7 +151,7 @@ class RecoveryTask:
         """Bytes of one protein's arrays before compression."""
         possible = self.segments.possible(length, None)
         number, width = self.num_contexts(identifier, length), possible[0].size if possible else 22
-        sizes = {"N": 1, "W": width, "L": length}
+        sizes = {"N": 1, "W": width, "L": length, "R": length}
         return number * (16 + length + sum(READOUTS[name].num_bytes(sizes) for name in self.keep))
 
     def memory(self, rows: list[ManifestRow], settings: PredictSettings, size: ModelSize) -> str:

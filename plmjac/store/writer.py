@@ -57,7 +57,7 @@ class PendingProtein:
     arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict)
 
     def write(self, name: str, values: Shaped[np.ndarray, "..."], start: int = 0) -> None:
-        """Write a whole array, or of a readout that comes in blocks of rows the block at `start`, the first one first.
+        """Write a whole array, or of a readout in blocks of rows the block from residue `start` on, in order.
 
         Types and chunks are those of its readout. Raises ValueError for a name that is no readout, and where a value is
         not finite.
@@ -71,11 +71,12 @@ class PendingProtein:
         is_known = ~np.isinf(stored) if "windows" in self.attributes else np.isfinite(stored)
         if not is_known.all():
             raise ValueError(f"{name} has values that are not finite, or too large for {stored.dtype}")
-        shape = (self.attributes["length"], *values.shape[1:]) if spec.is_in_blocks else values.shape
+        first, last = self.attributes.get("positions", (0, self.attributes["length"]))
+        shape = (last - first, *values.shape[1:]) if spec.is_in_blocks else values.shape
         if name not in self.arrays:
             self.arrays[name] = self._create(name, shape, spec.chunk_shape(shape, len(values)), stored.dtype)
-        first = start if spec.is_in_blocks else 0
-        self.arrays[name][first : first + len(values)] = stored
+        at = start - first if spec.is_in_blocks else 0
+        self.arrays[name][at : at + len(values)] = stored
 
     def commit(self) -> None:
         """Seal the group with the checksum of each of its files and make it appear under proteins/."""
