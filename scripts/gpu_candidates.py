@@ -66,7 +66,7 @@ def case(size: str, length: int, device: str, forget: bool) -> list[dict[str, An
     model = Esm2Compiled(precision="fp16", in_use=False, **given).to(device)
     rows = []
     for way in CANDIDATES:
-        row = {"size": size, "length": length, "sequences": batch, "way": way}
+        row: dict[str, Any] = {"size": size, "length": length, "sequences": batch, "way": way}
         if way == "compiled" and (device != "cuda" or not model.use_compiled(True)):
             why = "no CUDA device" if device != "cuda" else "torch.compile does not work here"
             rows.append({**row, "skipped": dict.fromkeys(CANDIDATES[way], why)})

@@ -86,7 +86,7 @@ class Run:
         threads = asked.threads or int(recorded["threads"])
         same_kind = recorded["device"] == kind
         tokens = asked.max_tokens or (int(recorded["max_tokens"]) if same_kind else DEFAULT_MAX_TOKENS[kind])
-        here = {"device": kind, "max_tokens": tokens, "threads": threads if kind == "cpu" else None}
+        here: dict[str, Any] = {"device": kind, "max_tokens": tokens, "threads": threads if kind == "cpu" else None}
         if "compiled" in recorded and same_kind:
             here["compiled"] = self.model.use_compiled(bool(recorded["compiled"]))
         if "candidates" in recorded and same_kind:

@@ -125,12 +125,13 @@ class Graph:
 
     def __init__(self, work: Callable[[Tensor, Tensor], None], x: Tensor, turn: Tensor) -> None:
         self.x, self.turn = x.clone(), turn.clone()
-        stream: Any = torch.cuda.Stream()
+        cuda: Any = torch.cuda
+        stream = cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             work(self.x, self.turn)  # once before it is captured, so that every kernel is chosen and loaded
         torch.cuda.current_stream().wait_stream(stream)
-        self.graph: Any = torch.cuda.CUDAGraph()
+        self.graph = cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             work(self.x, self.turn)
 
