@@ -208,7 +208,7 @@ def page(parts: dict[str, Outcome], device: str, seconds: float, out: Path) -> s
     ]
     for part, outcome in parts.items():
         first, *rest = outcome.said.splitlines() or [""]
-        lines += [f"{part:6s} {outcome.state:11s} {outcome.seconds:4.0f} s  {first}".rstrip(), *rest]
+        lines += [f"{part:10s} {outcome.state:11s} {outcome.seconds:4.0f} s  {first}".rstrip(), *rest]
     run = parts["run"].found
     if run:
         lines += [

@@ -95,3 +95,24 @@ def test_a_job_waits_for_those_that_write_what_it_reads(jobs: list[list[str]]) -
             read = stores[0].removeprefix("store=").strip("[]").split(",")
             assert {made[store] for store in read} <= set(ids)
     assert sorted(ids) == list(range(100, 99 + len(jobs)))  # the table waits for all
+
+
+@pytest.mark.slow
+def test_the_script_runs_on_the_demo_to_its_table(tmp_path: Path) -> None:
+    """As `make reproduce-tiny` does, but for a model of random weights, which takes half the time."""
+    done = subprocess.run(
+        ["bash", str(ROOT / "scripts" / "reproduce_paper.sh"), "tiny"],
+        env={**os.environ, "OUT": str(tmp_path), "MODEL": "debug", "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [line.strip("| ").split(" | ") for line in (tmp_path / "reproduction.md").read_text().splitlines()[2:]]
+    found = {analysis: ours for analysis, _, ours in rows}
+    ran = {analysis for analysis, ours in found.items() if not ours.startswith("not run")}
+    assert ran == {
+        "Jacobian, long-range P@L/2", "contact head, long-range P@L/2", "parameters for all couplings",
+        "single segments, half recovered at f", "close pairs that jump by 0.5",
+        "control: shuffled sequences, false discovery rate", "strong pairs like the typical one",
+    }  # fmt: skip
+    assert all("needs" in ours for analysis, ours in found.items() if analysis not in ran)
+    assert found["parameters for all couplings"] == "261,120,000,000"
