@@ -6,6 +6,7 @@ records it in its store, and one that resumes does as recorded.
 """
 
 import importlib.util
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
@@ -36,8 +37,8 @@ FASTER, TOLERANCE = 0.97, 1.1
 as far from float32's (root mean square) as they are without it."""
 
 FILE = "candidates.json"
-MOST_GRAPHS = 4
-"""Each holds the memory of a forward."""
+MOST_GRAPHS, MET = 4, 3
+"""A graph holds the memory of a forward and costs two, so that a shape gets one when it is met for the third time."""
 
 
 class Esm2Fused(Esm2Fast):
@@ -47,6 +48,7 @@ class Esm2Fused(Esm2Fast):
         super().__init__(**options)
         self.taken: frozenset[str] = frozenset()
         self._graphs: dict[tuple[int, ...], Graph] = {}
+        self._met: Counter[tuple[int, ...]] = Counter()
 
     @property
     def way(self) -> Way:
@@ -81,7 +83,9 @@ class Esm2Fused(Esm2Fast):
     ) -> None:
         if not self.taken:
             super()._without_maps(ids, x, table, turn)
-        elif "graph" not in self.taken:
+            return
+        self._met[x.shape] += 1
+        if "graph" not in self.taken or self._met[x.shape] < MET:
             self._fused_layers(x, turn)
         else:
             if x.shape not in self._graphs:

@@ -94,7 +94,7 @@ def test_on_a_gpu_every_candidate_is_right(taken: tuple[str, ...]) -> None:
         tokens = torch.randint(20, (number, 50), generator=torch.Generator().manual_seed(number)).cuda()
         plain, model = model_of(size).cuda(), model_of(size, *taken).cuda()
         expected = plain.logits(tokens)
-        for _ in range(2):
+        for _ in range(4):
             off = (model.logits(tokens) - expected).square().mean().sqrt()
             assert off <= 3e-3 * expected.std(), taken
 
@@ -107,7 +107,7 @@ class Captured:
 
 
 def test_a_graph_works_on_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With stand-ins for CUDA: copies in and out, and one graph a shape, four at the most."""
+    """With stand-ins for CUDA: copies in and out, and one graph a shape that is met three times, four at the most."""
     nothing = SimpleNamespace(wait_stream=lambda _: None)
     monkeypatch.setattr(torch.cuda, "Stream", lambda: nothing)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: nothing)
@@ -124,12 +124,13 @@ def test_a_graph_works_on_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> N
     size = Architecture(2, 32, 4)
     plain, model = model_of(size), model_of(size, "graph")
     for length in (5, 6, 7, 8, 9, 5):
-        for seed in range(2):
+        for seed in range(4):
             tokens = torch.randint(20, (2, length), generator=torch.Generator().manual_seed(seed))
             positions = torch.arange(length) * (1 + seed)
             torch.testing.assert_close(
                 model.logits(tokens, positions), plain.logits(tokens, positions), atol=2e-2, rtol=1e-2
             )
+        model.logits(torch.zeros(1, length, dtype=torch.int64))  # met once or twice
     assert [shape[1] for shape in model._graphs] == [9, 10, 11, 7]  # tokens: residues and both ends
 
 
