@@ -63,11 +63,12 @@ class ReadoutSpec:
 
         An array with one more axis in front holds the readout of several contexts.
         """
-        names = ["context"] * (number - len(self.shape))
-        for at, axis in enumerate(self.shape):
-            alike = " ".join(each for each in self.shape if each == axis)
+        axes = ["L" if axis == "R" else axis for axis in self.shape]
+        names = ["context"] * (number - len(axes))
+        for at, axis in enumerate(axes):
+            alike = " ".join(each for each in axes if each == axis)
             numbered = " ".join(f"of_{axis}_{n}" for n in range(len(alike.split())))
-            names.append(DIMENSIONS.get(alike, numbered).split()[self.shape[:at].count(axis)])
+            names.append(DIMENSIONS.get(alike, numbered).split()[axes[:at].count(axis)])
         return tuple(names)
 
     @property
