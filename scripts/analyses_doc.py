@@ -1,6 +1,6 @@
 """Write docs/analyses.md and docs/kaib.png from the outputs of `make reproduce-tiny`.
 
-    KAIB=../shared/data/kaib make reproduce-tiny
+    KAIB=FOLDER make reproduce-tiny
     python scripts/analyses_doc.py demo/paper
 
 KAIB names the folder with the two structures and the alignment of KaiB; without it the page has no such table.
