@@ -51,7 +51,8 @@ def help_of(command: str, arguments: Iterable[str] = ()) -> str:
         if group in groups and option in options(group):
             parts += [f"{argument} (its keys as {group}.KEY=VALUE)", _indented(_text(f"{group}/{option}"))]
     keys = _text(_same_keys(command)).partition("defaults:")[2].partition("\nhydra:")[0].partition("\n\n")[2]
-    return "\n\n".join([*parts, "Keys and their defaults (KEY=VALUE)", _indented(keys)])
+    parts += ["Keys and their defaults (KEY=VALUE)", _indented(keys)]
+    return "\n\n".join([*parts, "docs/, scripts/ and the sweep: `plmjac examples FOLDER` copies them into a folder."])
 
 
 def words_of(command: str) -> list[str]:

@@ -136,7 +136,7 @@ class PredictSettings(Keys):
         if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(store)):
             raise ValueError(
                 f"a store is a folder of this machine, not {scheme[0]}...: it comes about by renaming, which object "
-                "stores do not have. Write it to a disk and copy it when it is complete (docs/scale.md)"
+                "stores do not have. Write it to a disk and copy it when it is complete"
             )
         return store
 
