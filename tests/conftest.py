@@ -3,7 +3,6 @@
 import atexit
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -12,9 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from support import composed
+from support import composed, signals_kept
 
-from plmjac import interruption
 from plmjac.models import LanguageModel, load_model
 
 torch.set_num_threads(1)
@@ -95,11 +93,8 @@ def debug_model() -> LanguageModel:
 @pytest.fixture
 def keep_signals() -> Iterator[None]:
     """Give the signals back to pytest after a run in this process has taken them."""
-    handlers = {number: signal.getsignal(number) for number in interruption.SIGNALS}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    interruption.uninstall()
+    with signals_kept():
+        yield
 
 
 @pytest.fixture
