@@ -28,6 +28,7 @@ from plmjac.evaluation.base import Inputs, Outcome, Row, Store
 from plmjac.evaluation.scoring import Unscored, stored_proteins
 from plmjac.evaluation.tables import lines_of, not_scored, with_interval
 from plmjac.jacobian import center, symmetrize
+from plmjac.metrics import scored_pairs
 from plmjac.models.caution import SHIPPED
 from plmjac.store import CorruptStoreError, StoredProtein
 
@@ -116,10 +117,11 @@ def _measured(stored: StoredProtein, settings: Settings) -> Row:
     """Couplings of one protein that stand out of the noise; with a reason where that cannot be said."""
     if "contacts" not in stored.names:
         return {"reason": "its contact map was not kept; run predict with keep=[contacts]"}
-    first, second = np.triu_indices(len(stored), settings.min_separation)
+    contacts = stored.contacts
+    first, second = scored_pairs(contacts, settings.min_separation)
     if len(first) < MIN_PAIRS:
         return {"pairs": len(first), "reason": f"fewer than {MIN_PAIRS} pairs with |i-j| >= {settings.min_separation}"}
-    scores = stored.contacts[first, second].astype(np.float64)
+    scores = contacts[first, second].astype(np.float64)
     deviation = scores - np.median(scores)
     below = deviation[deviation < 0]
     above = above_noise(deviation, np.concatenate([below, -below]), settings.false_discovery_rate)
@@ -131,6 +133,8 @@ def _measured(stored: StoredProtein, settings: Settings) -> Row:
     }
     if "jacobian" not in stored.names:
         return {**found, "reason": "single couplings: the Jacobian was not kept"}
+    if stored.partly:
+        return {**found, "reason": f"single couplings: {stored.partly}"}
     raw = stored.jacobian
     if raw.shape[1] != raw.shape[3]:
         return {**found, "reason": f"single couplings: the Jacobian has {raw.shape[1]} substitutions of 20"}

@@ -137,6 +137,8 @@ def _couplings(stored: StoredProtein, queries: dict[str, Query] | None, settings
     """Raises ValueError where there is no Jacobian of all 20 substitutions, or no alignment that fits."""
     if "jacobian" not in stored.names:
         raise CannotCompare("its Jacobian was not kept; run predict with keep=[contacts,jacobian]")
+    if stored.partly:
+        raise CannotCompare(stored.partly)
     alignment = load_alignment_for(
         settings.alignments, stored.id, stored.sequence, queries=queries, max_sequences=settings.max_sequences
     )

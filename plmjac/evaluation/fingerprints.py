@@ -148,6 +148,8 @@ def _blocks(store: Store, settings: Settings) -> tuple[list[Blocks], list[dict[s
                 reason = stored.reason
             elif "jacobian" not in stored.names:
                 reason = "its Jacobian was not kept; run predict with keep=[contacts,jacobian]"
+            elif stored.partly:
+                reason = stored.partly
             elif stored.array("jacobian").shape[1] != NUM_AMINO_ACIDS:
                 reason = "couplings need all 20 amino acids at each position; run predict with substitutions=all"
             elif len(stored) <= settings.min_separation:

@@ -99,7 +99,7 @@ class Reference:
         """The precisions of a map among the pairs that it has; L is the length of the reference."""
         there = np.isfinite(scores).any(axis=0)
         known = Contacts(self.contacts.pairs, self.contacts.resolved & there)
-        hits = hits_in(ranking(np.where(np.isfinite(scores), scores, -np.inf)), known, *RANGES[separations])
+        hits = hits_in(ranking(scores), known, *RANGES[separations])
         precisions = {name: precision_at(hits, len(self) // part) for name, part in PARTS.items()}
         counts = {"pairs": len(hits), "contacts": int(hits.sum())}
         return {**counts, **precisions, "chance": chance(hits), "reason": reason_for_nan(hits)}

@@ -30,8 +30,11 @@ LEFT_OUT = (0.98, 0.95, 0.82)
 
 
 def contact_map(axes: Axes, scores: Float[np.ndarray, "L L"]) -> None:
-    """A contact map in grey: white at the median of what is shown and below, black at its 99.5th percentile."""
-    apart = _separation(len(scores)) >= MIN_SEPARATION
+    """A contact map in grey: white at the median of what is shown and below, black at its 99.5th percentile.
+
+    Pairs without a score (NaN) are yellow, as those that are too near.
+    """
+    apart = (_separation(len(scores)) >= MIN_SEPARATION) & ~np.isnan(scores)
     shown = scores[apart] if apart.any() else np.zeros(1)
     low, high = np.quantile(shown, [0.5, 0.995])
     picture = np.where(apart, scores, np.nan)

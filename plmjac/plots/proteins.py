@@ -57,10 +57,10 @@ def protein_map(
 
 
 def _background(axes: Axes, scores: Float[np.ndarray, "L L"], contacts: Contacts | None) -> None:
-    """The map in grey above the diagonal, contacts in light grey below it."""
+    """The map in grey above the diagonal, contacts in light grey below it; pairs without a score are yellow."""
     length = len(scores)
     first, second = np.indices(scores.shape)
-    apart = np.abs(first - second) >= MIN_SEPARATION
+    apart = (np.abs(first - second) >= MIN_SEPARATION) & ~np.isnan(scores)
     shown = scores[apart] if apart.any() else np.zeros(1)
     low, high = np.quantile(shown, [0.5, 0.995])
     grey = 1 - np.clip((scores - low) / max(float(high - low), 1e-9), 0, 1)
