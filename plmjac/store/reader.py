@@ -71,6 +71,13 @@ class StoredProtein:
         ]
         return tuple((rows, columns) for rows, columns in parts if rows)
 
+    @property
+    def partly(self) -> str:
+        """Why the Jacobian is not one of all residues by all, in words; empty where it is."""
+        if self.windows:
+            return f"its Jacobian is known within {len(self.windows)} windows only"
+        return f"its Jacobian has the rows of the mutated residues {self._positions} only" if self.positions else ""
+
     @cached_property
     def is_known(self) -> Bool[np.ndarray, "L L"]:
         """The pairs that the maps of the mutants have a score for, in one direction or both; the others are NaN."""
