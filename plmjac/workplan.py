@@ -8,7 +8,7 @@ but for a protein that costs more than a fair share, whose rows are shared.
 import heapq
 import math
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Literal
@@ -294,21 +294,26 @@ Blocks = Callable[[ManifestRow], list[WorkItem]]
 
 @dataclass(frozen=True)
 class Portion:
-    """What one rank or shard computes of a protein: all of it, or the rows start <= i < stop where it is shared."""
+    """What one rank or shard computes of a protein: all of it, or where it is shared some of its blocks of rows.
+
+    `starts` are the first rows of these blocks; none where it is all.
+    """
 
     row: ManifestRow
     cost: float
-    rows: tuple[int, int] | None = None
+    starts: tuple[int, ...] = ()
 
-    def __str__(self) -> str:
-        first, last = self.rows or (0, self.row.length)
-        return f"rows {first}:{last} of {self.row.length}"
+    @property
+    def is_shared(self) -> bool:
+        """True where others have the rest of the protein."""
+        return bool(self.starts)
 
     def of(self, items: Iterable[WorkItem]) -> list[WorkItem]:
         """Those of the protein's items that are in it."""
-        if self.rows is None:
+        if not self.is_shared:
             return list(items)
-        return [replace(item, role="shared") for item in items if self.rows[0] <= item.start < self.rows[1]]
+        chosen = set(self.starts)
+        return [replace(item, role="shared") for item in items if item.start in chosen]
 
     def cut(self, number: int, blocks: Blocks) -> "list[Portion]":
         """At most so many portions of about the same cost, between blocks."""
@@ -317,11 +322,12 @@ class Portion:
         if number < 2:
             return [self]
         parts = [items[at * len(items) // number : (at + 1) * len(items) // number] for at in range(number)]
-        return [self.between(part[0].start, part[-1].stop, items) for part in parts]
+        return [portion_of(self.row, part) for part in parts]
 
-    def between(self, start: int, stop: int, items: Iterable[WorkItem]) -> "Portion":
-        """The part of it that is these rows, given the protein's items."""
-        return Portion(self.row, math.fsum(item.cost for item in items if start <= item.start < stop), (start, stop))
+
+def portion_of(row: ManifestRow, items: Sequence[WorkItem]) -> Portion:
+    """The portion of a shared protein that is these blocks."""
+    return Portion(row, math.fsum(item.cost for item in items), tuple(item.start for item in items))
 
 
 def whole(rows: Iterable[ManifestRow]) -> list[Portion]:
@@ -343,11 +349,21 @@ def shared_out(portions: Iterable[Portion], number: int, blocks: Blocks = lambda
         parts += portion.cut(number, blocks) if portion.cost > DEAR * fair and number > 1 else [portion]
     loads = [(0.0, rank) for rank in range(number)]
     shares: list[list[Portion]] = [[] for _ in range(number)]
-    for part in sorted(parts, key=lambda part: (-part.cost, part.row.key, part.rows or (0, 0))):
+    for part in sorted(parts, key=lambda part: (-part.cost, part.row.key, part.starts)):
         load, rank = heapq.heappop(loads)
         heapq.heappush(loads, (load + part.cost, rank))
         shares[rank].append(part)
-    return shares
+    return [_merged(share) for share in shares]
+
+
+def _merged(share: list[Portion]) -> list[Portion]:
+    """Each protein once: where a rank was given two parts of one, they are one portion."""
+    found: dict[str, Portion] = {}
+    for part in share:
+        if (known := found.get(part.row.key)) is not None:
+            part = Portion(part.row, known.cost + part.cost, tuple(sorted(known.starts + part.starts)))
+        found[part.row.key] = part
+    return list(found.values())
 
 
 @dataclass(frozen=True)

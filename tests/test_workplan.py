@@ -107,12 +107,14 @@ def test_rows_of_dear_proteins_are_shared_and_each_is_in_one_portion(
     for portion in (portion for share in shares for portion in share):
         items = portion.of(blocks(portion.row))
         assert items and sum(item.cost for item in items) == pytest.approx(portion.cost)
-        assert {item.role for item in items} == ({"own"} if portion.rows is None else {"shared"})
-        assert portion.rows is None or portion.row.cost > DEAR * fair
+        assert {item.role for item in items} == ({"shared"} if portion.is_shared else {"own"})
+        assert not portion.is_shared or portion.row.cost > DEAR * fair
         for item in items:
             assert item.start % rows_per_chunk == 0
             computed[item.key] += range(item.start, item.stop)
     assert all(sorted(computed[row.key]) == list(range(row.length)) for row in rows)
+    for share in shares:
+        assert len({portion.row.key for portion in share}) == len(share)
     dearest = max((portion.cost for share in shares for portion in share), default=0.0)
     assert max(sum(portion.cost for portion in share) for share in shares) <= fair + dearest * 1.0001
 
@@ -135,7 +137,7 @@ def test_nothing_is_cut_where_every_rank_has_a_protein_of_the_same_cost(world: i
     rows = rows_of([90] * world)
     rows = [replace(row, cost=0.1 + 0.2) for row in rows]
     shares = shared_out(whole(rows), world, lambda row: work_items(row, 10))
-    assert [[portion.rows for portion in share] for share in shares] == [[None]] * world
+    assert [[portion.is_shared for portion in share] for share in shares] == [[False]] * world
 
 
 def test_what_shards_share_is_shared_again_by_the_ranks_of_one() -> None:
@@ -145,10 +147,20 @@ def test_what_shards_share_is_shared_again_by_the_ranks_of_one() -> None:
         return work_items(row, 10)
 
     first, second = (Shard(number, 2).of([row], blocks) for number in (1, 2))
-    assert [portion.rows for portion in first + second] == [(0, 50), (50, 100)]
+    assert [portion.starts for portion in first + second] == [(0, 10, 20, 30, 40), (50, 60, 70, 80, 90)]
     ranks = shared_out(second, 3, blocks)
-    assert sorted(portion.rows or () for share in ranks for portion in share) == [(50, 60), (60, 80), (80, 100)]
-    assert str(second[0]) == f"rows 50:100 of {row.length}"
+    assert sorted(portion.starts for share in ranks for portion in share) == [(50,), (60, 70), (80, 90)]
+
+
+def test_a_rank_that_is_given_two_parts_of_a_protein_has_one_portion_with_both() -> None:
+    """18 rows in blocks of 8, 8 and 2, and 22 of them, for two ranks each: parts differ, and the small ones meet."""
+    rows = rows_of([18, 22, 3])
+    for number in (2, 3, 4, 5):
+        shares = shared_out(whole(rows), number, lambda row: work_items(row, 8))
+        found = sorted((part.row.key, start) for share in shares for part in share for start in part.starts or (0,))
+        assert {("p0", 0), ("p1", 0), ("p2", 0)} <= set(found) and len(found) == len(set(found))
+        if number > 3:
+            assert found == [("p0", 0), ("p0", 8), ("p0", 16), ("p1", 0), ("p1", 8), ("p1", 16), ("p2", 0)]
 
 
 def test_identical_sequences_are_computed_once() -> None:

@@ -48,8 +48,10 @@ def forecast_of(settings: PredictSettings, dataset: Dataset) -> Iterator[str]:
     todo = [row for row in rows if row.status == "pending" and not row.alias_of and row.key in mine]
     if settings.shard:
         yield f"shard     {settings.shard}: {len(mine)} proteins, of which {len(todo)} are to be computed"
-        shared = [row for row in todo if mine[row.key].rows is not None]
-        yield from (f"          of {row.id} {mine[row.key]}, the other rows in other shards" for row in shared)
+        for row in todo:
+            if number := len(mine[row.key].starts):
+                of = f"{number} of {len(task.items(row))} blocks of rows"
+                yield f"          of {row.id} {of}, the rest in other shards"
     if todo:
         yield from _work([mine[row.key] for row in todo], settings, task, model, limit)
     for row in rows:

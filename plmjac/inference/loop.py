@@ -105,10 +105,10 @@ class PlanDataModule(LightningDataModule):
         interruption.LAST_ACTS.append(self.under_way.clear)
         self.items[:] = [item for portion in mine for item in portion.of(task.items(portion.row))]
         # Put together at the end, when the others have had time for theirs; what its own ranks share, rank 0 waits for.
-        cut = {part.row.key: part for share in shares for part in share if part.rows is not None}
-        ours = {portion.row.key for portion in portions if portion.rows is None}
+        cut = {part.row.key: part for share in shares for part in share if part.is_shared}
+        ours = {portion.row.key for portion in portions if not portion.is_shared}
         awaited = cut.keys() & ours if rank == 0 else set()
-        joined = {part.row.key: part.row for part in mine if part.rows is not None}
+        joined = {part.row.key: part.row for part in mine if part.is_shared}
         joined |= {key: cut[key].row for key in sorted(awaited)}
         self.items += [replace(item, role="joined", cost=0.0) for row in joined.values() for item in task.items(row)]
         self.shared = SharedProteins(store, role, self.items, awaited)

@@ -33,7 +33,7 @@ from plmjac.store import (
 from plmjac.store.layout import FAILED, MANIFEST, PENDING, digest, to_json
 from plmjac.store.lock import RUN
 from plmjac.store.under_way import LAST, REFUSED, count_deaths, refusal
-from plmjac.workplan import ManifestRow, Portion, Shard, manifest, merge, planned, remaining, whole
+from plmjac.workplan import ManifestRow, Portion, Shard, manifest, merge, planned, portion_of, remaining, whole
 
 log = logging.getLogger(__name__)
 
@@ -106,23 +106,24 @@ class Session:
         writer.record_refused(refused)
         SavedRows(store).free_claims(None if is_alone else self.role)
         if shard:
-            rows = {row.key: self._mine[row.key].rows for row in self.to_compute}
-            write_whole(self._rows_file, to_json({key: each for key, each in rows.items() if each is not None}))
+            starts = {row.key: self._mine[row.key].starts for row in self.to_compute}
+            write_whole(self._starts_file, to_json({key: list(each) for key, each in starts.items() if each}))
             write_manifest(store, self.to_compute, self.plan_file)
         if is_alone:
             write_manifest(store, merge(self._outcomes() if shard else self.rows, earlier, completed(store)))
 
     @property
-    def _rows_file(self) -> Path:
-        """Says of the proteins in the plan's file that shards share which rows are this one's."""
+    def _starts_file(self) -> Path:
+        """Says of the proteins in the plan's file that shards share which blocks of rows are this one's."""
         return (self.store / self.plan_file).with_suffix(".json")
 
     def read_plan(self) -> list[Portion]:
         """On every rank: what this run, or shard, has to compute, as rank 0 wrote it down."""
-        rows: dict[str, list[int]] = json.loads(self._rows_file.read_bytes()) if self.shard else {}
+        shared: dict[str, list[int]] = json.loads(self._starts_file.read_bytes()) if self.shard else {}
         portions = {part.row.key: part for part in whole(remaining(read_manifest(self.store, self.plan_file), ()))}
-        for key, (start, stop) in rows.items():
-            portions[key] = portions[key].between(start, stop, blocks(self.run.task, portions[key].row))
+        for key, starts in shared.items():
+            row = portions[key].row
+            portions[key] = portion_of(row, [item for item in blocks(self.run.task, row) if item.start in set(starts)])
         return list(portions.values())
 
     def _plan(self, shard: Shard) -> bytes:
@@ -169,7 +170,7 @@ class Session:
         """
         store, shard = self.store, self.shard
         said = time.monotonic()
-        waiting = [row for row in self.to_compute if self._mine[row.key].rows is None]
+        waiting = [row for row in self.to_compute if not self._mine[row.key].is_shared]
         while waiting := [row for row in waiting if not is_settled(store, row.key)]:
             if time.monotonic() - said > 60:
                 log.info("waiting for %d proteins of other ranks", len(waiting))
@@ -183,7 +184,7 @@ class Session:
             count_deaths(store, self.role, {row.key for row in self.rows if row.status != "done"})
         if shard is None:
             return self.rows
-        for path in (store / self.plan_file, self._rows_file):
+        for path in (store / self.plan_file, self._starts_file):
             path.unlink(missing_ok=True)
         primary = {row.key: row.alias_of or row.key for row in self.rows}
         is_first = shard.number == 1
