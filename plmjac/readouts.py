@@ -58,6 +58,21 @@ class ReadoutSpec:
             make = getattr(import_module(module), function)
         return make(*tensors) if make is not None else tensors[0]
 
+    def dimensions(self, number: int, *, is_part: bool = False) -> tuple[str, ...]:
+        """Names of the axes of an array with so many, no two the same: i, a, j, b of a Jacobian, i, j of a map.
+
+        An array with one more axis in front holds the readout of several contexts. `is_part` is True where not all
+        residues are mutated: rows are those of the mutated ones, and called row.
+        """
+        names = ["context"] * (number - len(self.shape))
+        shape = ["L" if axis == "R" else axis for axis in self.shape]
+        for at, axis in enumerate(shape):
+            alike = " ".join(each for each in shape if each == axis)
+            numbered = " ".join(f"of_{axis}_{n}" for n in range(len(alike.split())))
+            name = DIMENSIONS.get(alike, numbered).split()[shape[:at].count(axis)]
+            names.append("row" if is_part and self.shape[at] == "R" else name)
+        return tuple(names)
+
     @property
     def is_in_blocks(self) -> bool:
         """True where the array comes block of rows by block of rows, as it is computed."""
@@ -79,6 +94,12 @@ class ReadoutSpec:
         item = {"float32": 4, "int32": 4, "float16": 2, "int8": 1, "bool": 1}[self.dtype]
         return item * math.prod(int(axis) if axis.isdigit() else sizes[axis] for axis in self.shape)
 
+
+DIMENSIONS = {
+    "L": "i", "L L": "i j", "A": "a", "20": "b", "20 20": "a b", "P": "pair", "2": "side", "layers": "layer",
+    "heads": "head", "S": "chosen", "4": "bound", "N": "context", "W W": "u v",
+}  # fmt: skip
+"""What axes are called in the store: no name twice in an array, and of one size in all arrays of a protein."""
 
 READOUTS: dict[str, ReadoutSpec] = {}
 
