@@ -178,9 +178,9 @@ def apc(scores: Float[Tensor, "R L"]) -> Float[Tensor, "R L"]:
 
 def zero_diagonal(scores: Float[Tensor, "R L"], first: int = 0) -> Float[Tensor, "R L"]:
     """A copy with zeros where i = j; the rows are those from `first` on."""
-    same = torch.zeros_like(scores, dtype=torch.bool)
-    same.diagonal(first).fill_(True)
-    return scores.masked_fill(same, 0.0)
+    apart = scores.clone()
+    apart.diagonal(first).zero_()
+    return apart
 
 
 def corrected(norms: Float[Tensor, "R L"], first: int = 0) -> Float[Tensor, "R L"]:

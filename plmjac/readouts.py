@@ -58,17 +58,19 @@ class ReadoutSpec:
             make = getattr(import_module(module), function)
         return make(*tensors) if make is not None else tensors[0]
 
-    def dimensions(self, number: int) -> tuple[str, ...]:
+    def dimensions(self, number: int, *, is_part: bool = False) -> tuple[str, ...]:
         """Names of the axes of an array with so many, no two the same: i, a, j, b of a Jacobian, i, j of a map.
 
-        An array with one more axis in front holds the readout of several contexts.
+        An array with one more axis in front holds the readout of several contexts. `is_part` is True where not all
+        residues are mutated: rows are those of the mutated ones, and called row.
         """
-        axes = ["L" if axis == "R" else axis for axis in self.shape]
-        names = ["context"] * (number - len(axes))
-        for at, axis in enumerate(axes):
-            alike = " ".join(each for each in axes if each == axis)
+        names = ["context"] * (number - len(self.shape))
+        shape = ["L" if axis == "R" else axis for axis in self.shape]
+        for at, axis in enumerate(shape):
+            alike = " ".join(each for each in shape if each == axis)
             numbered = " ".join(f"of_{axis}_{n}" for n in range(len(alike.split())))
-            names.append(DIMENSIONS.get(alike, numbered).split()[axes[:at].count(axis)])
+            name = DIMENSIONS.get(alike, numbered).split()[shape[:at].count(axis)]
+            names.append("row" if is_part and self.shape[at] == "R" else name)
         return tuple(names)
 
     @property

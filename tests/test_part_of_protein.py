@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray
 from support import composed, jacobian_in_float32, tree
 
 import plmjac
@@ -81,6 +82,8 @@ def test_the_rows_are_those_of_the_whole_and_the_map_is_theirs(
         first, second = ranking(some.contacts)
         assert ((first >= 8) & (first < 21) | (second >= 8) & (second < 21)).all()
         assert verify(composed("verify", f"store={part}", "deep=true")) == 0
+        data = xarray.open_zarr(part / "proteins/long", consolidated=False)
+        assert data.jacobian.dims == ("row", "a", "j", "b") and data.logits.dims == ("i", "b")
         api = plmjac.categorical_jacobian(load_model("debug"), SEQUENCE, positions=(8, 21))
         np.testing.assert_allclose(api, some.jacobian, atol=1e-5 * float(api.abs().max()))
         again = plmjac.contact_map(api, positions=(8, 21))

@@ -100,6 +100,7 @@ class PendingProtein:
     def _create(
         self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: "np.dtype[Any]"
     ) -> "zarr.Array[Any]":
+        is_part = "positions" in self.attributes
         # What is missing reads as NaN, never as zero; other dtypes have no such value: there the files are counted.
         fill_value = float("nan") if dtype.kind == "f" else -1 if dtype.kind == "i" else False
         return zarr.create_array(
@@ -109,7 +110,7 @@ class PendingProtein:
             chunks=chunks,
             dtype=dtype,
             compressors=list(COMPRESSORS),
-            dimension_names=READOUTS[name].dimensions(len(shape)) if self.is_named else None,
+            dimension_names=READOUTS[name].dimensions(len(shape), is_part=is_part) if self.is_named else None,
             fill_value=fill_value,
             config={"write_empty_chunks": True},
             zarr_format=3,
