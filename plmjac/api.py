@@ -54,7 +54,7 @@ def couplings(jacobian: Tensor | np.ndarray, i: int, j: int) -> Float[Tensor, "2
 
 def _checked(jacobian: Tensor | np.ndarray, positions: tuple[int, int] | None = None) -> Float[Tensor, "R A L 20"]:
     """A Jacobian as a tensor of float32 or float64. Raises ValueError for what has another shape."""
-    tensor = as_tensor(jacobian)
+    tensor = method.as_tensor(jacobian)
     if tensor.ndim != 4 or tensor.shape[3] != 20:
         raise ValueError(f"a Jacobian has the shape (L, 20, L, 20), this has {tuple(tensor.shape)}")
     first, last = _within(positions, tensor.shape[2])
@@ -62,17 +62,6 @@ def _checked(jacobian: Tensor | np.ndarray, positions: tuple[int, int] | None = 
         rows, part = (str(last - first), f" of positions {first}:{last}") if positions else ("L", "")
         raise ValueError(f"a Jacobian{part} has the shape ({rows}, 20, L, 20), this has {tuple(tensor.shape)}")
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
-
-
-def as_tensor(values: object) -> Tensor:
-    """Real numbers as a tensor. Raises ValueError for anything else."""
-    try:
-        tensor = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"this is no array of numbers but of type {type(values).__name__}") from None
-    if tensor.is_complex():
-        raise ValueError("these are complex numbers; a map and a Jacobian are of real ones")
-    return tensor
 
 
 def _within(positions: tuple[int, int] | None, length: int) -> tuple[int, int]:

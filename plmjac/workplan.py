@@ -271,7 +271,7 @@ def work_items(
     return [
         WorkItem(
             row.key, row.sequence, start, stop, row.cost * (stop - start) / (last - first), chains, row.id,
-            (first, last),
+            rows=(first, last),
         )
         for start in range(first, last, size)
         for stop in [min(start + size, last)]

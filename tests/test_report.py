@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from structures import pdb_text, walk
-from support import composed
+from support import composed, signals_kept
 from written_store import sequence_of
 
 from plmjac import open_store
@@ -35,7 +35,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of two demo domains with Jacobians, by the random debug model."""
     store = tmp_path_factory.mktemp("report") / "two.zarr"
     arguments = ["+dataset=demo", "dataset.ids=[2O9S_A,1WVN_A]", "model=debug", "keep=[contacts,jacobian,contact_head]"]
-    assert run_predict(composed("predict", *arguments, f"store={store}", "trainer=cpu", "threads=1")) == 0
+    with signals_kept():
+        assert run_predict(composed("predict", *arguments, f"store={store}", "trainer=cpu", "threads=1")) == 0
     return store
 
 

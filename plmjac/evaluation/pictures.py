@@ -8,9 +8,9 @@ from torch import Tensor
 
 from plmjac import plots
 from plmjac.alphabet import clean
-from plmjac.api import as_tensor
 from plmjac.datasets import build
 from plmjac.evaluation.structures import Labelled, Structures, touching
+from plmjac.jacobian import as_tensor
 from plmjac.metrics import best_pairs, chance, precision_at, ranked_hits
 from plmjac.plots.maps import MIN_SEPARATION
 from plmjac.records import Atom, Protein
