@@ -46,6 +46,8 @@ def clean(sequence: str) -> tuple[str, str]:
 
     Returns the sequence and a note, empty if nothing but the case was changed. Raises ValueError with a remedy.
     """
+    if not isinstance(sequence, str):
+        raise ValueError(f"a sequence is text, this is of type {type(sequence).__name__}")
     notes = []
     letters = sequence.upper()
     if letters.endswith("*"):

@@ -3,6 +3,7 @@
 `python -m plmjac.predict` does the same for many proteins.
 """
 
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def couplings(jacobian: Tensor | np.ndarray, i: int, j: int) -> Float[Tensor, "2
     (L, 20, L, 20), IndexError for a pair outside the protein.
     """
     tensor = _checked(jacobian)
-    length = len(tensor)
+    i, j, length = index(i), index(j), len(tensor)
     if tensor.shape[1] != 20:
         raise ValueError(f"couplings need all 20 amino acids at each position; these are rows of {tensor.shape[1]}")
     if not (0 <= i < length and 0 <= j < length):
@@ -56,10 +57,21 @@ def couplings(jacobian: Tensor | np.ndarray, i: int, j: int) -> Float[Tensor, "2
 
 def _checked(jacobian: Tensor | np.ndarray) -> Float[Tensor, "L A L 20"]:
     """A Jacobian as a tensor of float32 or float64. Raises ValueError for what has another shape."""
-    tensor = torch.as_tensor(jacobian)
+    tensor = _as_tensor(jacobian)
     if tensor.ndim != 4 or tensor.shape[0] != tensor.shape[2] or tensor.shape[3] != 20:
         raise ValueError(f"a Jacobian has the shape (L, 20, L, 20), this has {tuple(tensor.shape)}")
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def _as_tensor(values: object) -> Tensor:
+    """Real numbers as a tensor. Raises ValueError for anything else."""
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"this is no array of numbers but of type {type(values).__name__}") from None
+    if tensor.is_complex():
+        raise ValueError("these are complex numbers; a map and a Jacobian are of real ones")
+    return tensor
 
 
 def categorical_jacobian(
@@ -70,6 +82,8 @@ def categorical_jacobian(
     float32, on the model's device, amino acids in the order of `plmjac.alphabet.AMINO_ACIDS`. `max_tokens` bounds the
     tokens of one forward and changes speed and memory only. Raises ValueError for a letter that is no residue.
     """
+    if not isinstance(model, LanguageModel):
+        raise ValueError(f"the model is what plmjac.load_model returns, not of type {type(model).__name__}")
     letters, _ = clean(sequence)
     tokens = torch.from_numpy(encode(letters)).to(model.device)
     return method.categorical_jacobian(model.logits, tokens, max_tokens=max_tokens)
@@ -103,7 +117,7 @@ def plot_contacts(
     if isinstance(protein, StoredProtein):
         stored, scores = protein, protein.array(name)
     else:
-        scores = torch.as_tensor(protein).detach().cpu().numpy()
+        scores = _as_tensor(protein).detach().cpu().numpy()
         if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
             raise ValueError(f"a contact map has the shape (L, L), this has {scores.shape}")
         stored = StoredProtein(Path(), "protein", clean(sequence)[0] if sequence else "X" * len(scores))

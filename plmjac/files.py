@@ -209,14 +209,14 @@ def _stream(url: str, path: Path, timeout: float, progress: bool) -> str:
     return digest.hexdigest()
 
 
-def nearest(word: str, known: Iterable[str], limit: int | None = None) -> str:
+def nearest(word: object, known: Iterable[str], limit: int | None = None) -> str:
     """The known word most like this one, as the end of a sentence: "did you mean 'x'?"; else "there are: a, b".
 
     Upper and lower case count as the same. `limit` is how many are listed at most.
     """
     words = sorted(set(known))
     by_lower = {each.lower(): each for each in words}
-    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.5)
     if close:
         return f"did you mean {by_lower[close[0]]!r}?"
     return f"there are: {shorten(words, limit or len(words))}" if words else "there are none"

@@ -173,7 +173,7 @@ def apc(scores: Float[Tensor, "L L"]) -> Float[Tensor, "L L"]:
 
 def zero_diagonal(scores: Float[Tensor, "L L"]) -> Float[Tensor, "L L"]:
     """A copy with zeros where i = j."""
-    return scores * (1 - torch.eye(len(scores), dtype=scores.dtype, device=scores.device))
+    return scores.masked_fill(torch.eye(len(scores), dtype=torch.bool, device=scores.device), 0.0)
 
 
 def corrected(norms: Float[Tensor, "L L"]) -> Float[Tensor, "L L"]:

@@ -57,6 +57,18 @@ class ReadoutSpec:
             make = getattr(import_module(module), function)
         return make(*tensors) if make is not None else tensors[0]
 
+    def dimensions(self, number: int) -> tuple[str, ...]:
+        """Names of the axes of an array with so many, no two the same: i, a, j, b of a Jacobian, i, j of a map.
+
+        An array with one more axis in front holds the readout of several contexts.
+        """
+        names = ["context"] * (number - len(self.shape))
+        for at, axis in enumerate(self.shape):
+            alike = " ".join(each for each in self.shape if each == axis)
+            numbered = " ".join(f"of_{axis}_{n}" for n in range(len(alike.split())))
+            names.append(DIMENSIONS.get(alike, numbered).split()[self.shape[:at].count(axis)])
+        return tuple(names)
+
     @property
     def is_in_blocks(self) -> bool:
         """True where the array comes block of rows by block of rows, as it is computed."""
@@ -78,6 +90,12 @@ class ReadoutSpec:
         item = {"float32": 4, "int32": 4, "float16": 2, "int8": 1, "bool": 1}[self.dtype]
         return item * math.prod(int(axis) if axis.isdigit() else sizes[axis] for axis in self.shape)
 
+
+DIMENSIONS = {
+    "L": "i", "L L": "i j", "A": "a", "20": "b", "20 20": "a b", "P": "pair", "2": "side", "layers": "layer",
+    "heads": "head", "S": "chosen", "4": "bound", "N": "context", "W W": "u v",
+}  # fmt: skip
+"""What axes are called in the store: no name twice in an array, and of one size in all arrays of a protein."""
 
 READOUTS: dict[str, ReadoutSpec] = {}
 

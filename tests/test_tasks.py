@@ -192,9 +192,9 @@ def test_the_format_document_has_the_arrays_as_they_are() -> None:
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
     ]
-    told = {name: cells[1:3] for *names, cells in ((*row[0].split(", "), row) for row in rows) for name in names}
+    told = {name: cells[1:4] for *names, cells in ((*row[0].split(", "), row) for row in rows) for name in names}
     for name, spec in READOUTS.items():
         if name == "contacts":
             continue  # stands in both tables, once of a protein and once of its contexts
         shape = f"({', '.join(spec.shape)}{',' if len(spec.shape) == 1 else ''})"
-        assert told[name] == [shape, spec.dtype], name
+        assert told[name] == [shape, ", ".join(spec.dimensions(len(spec.shape))), spec.dtype], name

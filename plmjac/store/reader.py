@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from plmjac.store.manifest import read_manifest
 from plmjac.workplan import ManifestRow, Stored
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StoredProtein:
     """One complete protein of a store: its sequence and the arrays that the run kept."""
 
@@ -45,6 +46,9 @@ class StoredProtein:
 
     def __len__(self) -> int:
         return len(self.sequence)
+
+    def __repr__(self) -> str:
+        return f"<protein {self.id}: {len(self)} residues; {', '.join(self.names) or 'no arrays'}>"
 
     @property
     def chain_breaks(self) -> tuple[int, ...]:
@@ -119,7 +123,7 @@ class StoredProtein:
         From the Jacobian, or from the kept `couplings` of the best pairs. Raises IndexError for a pair outside the
         protein, StoreError for one that was not kept, and where not every amino acid was substituted.
         """
-        length = len(self)
+        i, j, length = index(i), index(j), len(self)
         if not (0 <= i < length and 0 <= j < length):
             raise IndexError(f"{self.id}: the pair ({i}, {j}) is outside its {length} residues, counted from 0")
         if "jacobian" not in self.names and "couplings" in self.names:
@@ -165,6 +169,8 @@ class StoredProtein:
         return np.asarray(total / len(self) if len(self) > 1 else 0 * total)
 
     def _open(self, name: str) -> "zarr.Array[Any]":
+        if name not in READOUTS:
+            raise StoreError(f"{self.id}: there is no array {name!r}; {nearest(name, READOUTS)}")
         if not (self.folder / name).exists():
             there = ", ".join(self.names)
             raise StoreError(f"{self.id}: {name!r} was not kept; there are {there}. Run predict with keep=[{name},...]")
@@ -205,6 +211,11 @@ class JacobianStore:
                 f"{self.path} has format version {self.attributes.get('format_version')}; "
                 f"this plmjac reads version {FORMAT_VERSION}"
             )
+
+    def __repr__(self) -> str:
+        model = self.attributes.get("model", {}).get("name")
+        keep = ", ".join(self.attributes.get("keep", ()))
+        return f"<store {self.path}: {len(self)} proteins of {len(self.rows)} records; {model}; {keep}>"
 
     @cached_property
     def rows(self) -> list[ManifestRow]:

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ from plmjac.workplan import ManifestRow
 LATER_KEYS = ("substitutions.symmetrized",)
 """Of the identity; what an earlier version wrote without them was made otherwise and is not continued."""
 
+NAMED = "dimension_names"
+"""The store's attribute that its arrays have them; one of before is continued without, so that all are alike."""
+
 
 @dataclass
 class PendingProtein:
@@ -49,6 +53,8 @@ class PendingProtein:
     folder: Path
     target: Path
     attributes: dict[str, Any]
+    is_named: bool = True
+    """True in a store whose arrays have names for their dimensions: all of those begun since 2026-11-26."""
     arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict)
 
     def write(self, name: str, values: Shaped[np.ndarray, "..."], start: int = 0) -> None:
@@ -103,6 +109,7 @@ class PendingProtein:
             chunks=chunks,
             dtype=dtype,
             compressors=list(COMPRESSORS),
+            dimension_names=READOUTS[name].dimensions(len(shape)) if self.is_named else None,
             fill_value=fill_value,
             config={"write_empty_chunks": True},
             zarr_format=3,
@@ -114,6 +121,10 @@ class StoreWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @cached_property
+    def _is_named(self) -> bool:
+        return NAMED in read_group_document(self.path / "zarr.json")
 
     def begin(self, key: str, *, sequence: str, identifier: str, chains: Chains | None = None) -> PendingProtein:
         """Start a protein anew under pending/; what an earlier attempt left there is dropped."""
@@ -128,7 +139,7 @@ class StoreWriter:
                 "index_gap": chains.index_gap,
             }
         (folder / "zarr.json").write_bytes(group_document(attributes))
-        return PendingProtein(folder, self.path / PROTEINS / key, attributes)
+        return PendingProtein(folder, self.path / PROTEINS / key, attributes, self._is_named)
 
     def fail(self, key: str, identifier: str, failure: Failure) -> None:
         """Record why a protein could not be computed: failed/<key>.json."""
@@ -201,7 +212,7 @@ def create_or_check(path: Path, identity: dict[str, Any], details: dict[str, Any
         write_whole(path / PROTEINS / "zarr.json", group_document({}))
     if not (path / "zarr.json").exists():
         attributes = {
-            "format_version": FORMAT_VERSION, **identity, "config_hash": digest(identity), **details
+            "format_version": FORMAT_VERSION, NAMED: True, **identity, "config_hash": digest(identity), **details
         }  # fmt: skip
         write_whole(path / "zarr.json", group_document(attributes))
     attributes = read_group_document(path / "zarr.json")
