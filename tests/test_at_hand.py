@@ -69,6 +69,19 @@ def test_what_does_not_fit_at_the_start_goes_last(
     assert order == ["a", "b", "long"]
 
 
+def test_memory_that_comes_free_a_moment_later_is_waited_for(
+    arguments: list[str], predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The protein before it is still being written; but what was never there is not waited for."""
+    much, little = room(len(LONG)), room(3)
+    found = iter([much, much, much, little, *[much] * 9])  # at the start, for a, for b, for the long one, which waits
+    monkeypatch.setattr(loop, "at_hand", lambda device: next(found))
+    slept: list[float] = []
+    monkeypatch.setattr(loop.time, "sleep", slept.append)
+    assert predict(*arguments, f"store={tmp_path / 'run.zarr'}") == 0
+    assert slept.count(0.5) == 1
+
+
 def test_where_nobody_knows_the_memory_everything_is_begun(
     arguments: list[str], predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -215,6 +215,11 @@ class JacobianTask:
         )  # fmt: skip
         return each.peak if len(windows) == 1 else each.peak + each.jacobian + 3 * 4 * length**2
 
+    @property
+    def can_share(self) -> bool:
+        """True where there are mutants to run."""
+        return self.substitutions.forwards_per_residue > 0
+
     def compute_apart(
         self,
         model: LanguageModel,

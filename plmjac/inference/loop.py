@@ -5,6 +5,7 @@ ends the run. None of Lightning's defaults that lose results is left on.
 """
 
 import logging
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,6 +45,9 @@ from plmjac.store.under_way import goes_last
 from plmjac.workplan import Portion, shared_out
 
 log = logging.getLogger(__name__)
+
+WRITING_SECONDS = 10.0
+"""Time for the writing of one protein to give back the memory that the next one needs."""
 
 
 def execute(session: Session, config: Config) -> bool:
@@ -155,6 +159,7 @@ class PredictModule(LightningModule):
         self.shared: SharedProteins | None = None
         self._begun = ""
         self._peaks: Peaks | None = None
+        self._most_at_hand = 0
 
     def setup(self, stage: str) -> None:
         """Reuse the batch size and thread count recorded in the store, and get the task ready for this rank's items."""
@@ -212,8 +217,14 @@ class PredictModule(LightningModule):
             kind: Kind = "cpu" if self.device.type == "cpu" else "cuda"
             tokens = self.max_tokens if kind == "cpu" else 1  # out of memory, a GPU goes on with smaller forwards
             self._peaks = Peaks(lambda length: self.task.peak(length, tokens, size, kind) - size.weights)
-        needed = self._peaks.over(here, length)
-        if not needed:
+        self._most_at_hand = max(self._most_at_hand, here)
+        deadline = time.monotonic() + WRITING_SECONDS
+        while needed := self._peaks.over(here, length):
+            if needed > self._most_at_hand or time.monotonic() > deadline:
+                break
+            time.sleep(0.5)  # what the protein before it held is still being written
+            here = at_hand(self.device) or 0
+        else:
             return ""
         return (
             f"{length} residues need {in_bytes(needed)} of memory besides the model, and {in_bytes(here)} are at hand: "

@@ -103,6 +103,11 @@ class Task(Protocol):
 class Shareable(Protocol):
     """A task whose proteins several processes may share: their rows are computed apart and put together later."""
 
+    @property
+    def can_share(self) -> bool:
+        """False where this run computes nothing worth sharing."""
+        ...
+
     def compute_apart(
         self, model: "LanguageModel", item: WorkItem, max_tokens: int, on_forward: Callable[[float], None]
     ) -> None:
@@ -112,7 +117,7 @@ class Shareable(Protocol):
 
 def blocks(task: Task, row: ManifestRow) -> list[WorkItem]:
     """The items of a protein that ranks and shards may share; none where its task has no such."""
-    return task.items(row) if isinstance(task, Shareable) else []
+    return task.items(row) if isinstance(task, Shareable) and task.can_share else []
 
 
 @dataclass(frozen=True)
