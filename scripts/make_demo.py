@@ -1,10 +1,10 @@
-"""Write plmjac/datasets/demo.json: sequences and contacts of ten domains, made from their structures.
+"""Write plmjac/datasets/demo.json: sequences, C-alpha and C-beta positions of ten domains, from their structures.
 
     python scripts/make_demo.py FOLDER [--out plmjac/datasets/demo.json]
 
 FOLDER holds domains.csv, queries.fasta and structures/<PDB>_A.pdb as published with Ollikainen and Kortemme (2013).
 Only what follows from them is kept: of each chain the residues in the family's columns, which are what the bundled
-model was trained on, and which of them are resolved, and which pairs touch.
+model was trained on, and where their C-alpha and C-beta atoms are.
 """
 
 import argparse
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from plmjac.datasets.demo import DEFINITIONS, pack_pairs
+from plmjac.datasets.demo import pack
 from plmjac.datasets.structure_file import read_chains
-from plmjac.records import Contacts, Protein
+from plmjac.records import Coordinates, Protein
 
 CHOSEN = {
     "2O9S_A": "b",  # SH3
@@ -47,18 +47,14 @@ def aligned_sequences(folder: Path) -> dict[str, str]:
 def domain(folder: Path, row: dict[str, str], aligned: str) -> dict[str, object]:
     """One entry of demo.json, from the structure that a row of domains.csv names and its residues `aligned`."""
     record = read_chains(folder / "structures" / f"{row['pdb']}.pdb")[0].record
-    if not isinstance(record, Protein) or record.structure is None:
+    if not isinstance(record, Protein) or not isinstance(record.structure, Coordinates):
         raise SystemExit(f"{row['pdb']}: {record}")
     start = record.sequence.find(aligned)
     if start < 0 or record.sequence.count(aligned) > 1:
         raise SystemExit(f"{row['pdb']}: the residues in queries.fasta are not one stretch of the chain")
     part = slice(start, start + len(aligned))
-    known = {
-        name: Contacts(whole.pairs[part, part], whole.resolved[part])
-        for name, whole in ((name, record.structure.contacts(*cut)) for name, cut in DEFINITIONS.items())
-    }
-    unresolved = {tuple(np.flatnonzero(~contacts.resolved).tolist()) for contacts in known.values()}
-    if len(unresolved) != 1:
+    atoms = Coordinates(record.structure.alpha[part], record.structure.beta[part])
+    if (np.isfinite(atoms.alpha) != np.isfinite(atoms.beta)).any():
         raise SystemExit(f"{row['pdb']}: C-alpha and C-beta are resolved for different residues; choose another domain")
     return {
         "id": record.id,
@@ -67,8 +63,7 @@ def domain(folder: Path, row: dict[str, str], aligned: str) -> dict[str, object]
         "scop_class": row["scop_class"],
         "start": start,
         "sequence": aligned,
-        "unresolved": list(unresolved.pop()),
-        "contacts": {name: pack_pairs(contacts.pairs) for name, contacts in known.items()},
+        "atoms": pack(atoms),
     }
 
 
@@ -85,8 +80,8 @@ def main() -> None:
     document = {
         "source": SOURCE,
         "format": "start: where the domain begins in the chain, from 0; "
-        "contacts: one text per residue i, its partners j > i as ranges, counted from 0; "
-        "cb_8: C-beta (C-alpha of glycine) closer than 8 angstrom; ca_10: C-alpha closer than 10 angstrom",
+        "atoms: one text per residue, x y z of C-alpha and then of C-beta in thousandths of an angstrom, C-alpha alone "
+        "where it stands for both (glycine), empty where unresolved",
         "domains": domains,
     }
     arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -39,7 +39,7 @@ def _add_train(fit: argparse.ArgumentParser) -> None:
     add("folder", type=Path, help="folder with alignments/ and queries.fasta")
     add("--out", type=Path, default=Path("runs/tiny"), help="folder for last.ckpt, loss.csv and the teacher's fields")
     add("--families", nargs="*", default=[], help="names of alignments; none means all")
-    add("--layers", type=int, default=4, help="transformer layers, 4 or more")
+    add("--layers", type=int, default=5, help="transformer layers, 4 or more")
     add("--width", type=int, default=160, help="hidden size; the feed-forward part is 4 times as wide")
     add("--heads", type=int, default=8, help="attention heads a layer")
     add("--steps", type=int, default=2100, help="optimiser steps in all, those of earlier starts included")
@@ -48,15 +48,15 @@ def _add_train(fit: argparse.ArgumentParser) -> None:
     add("--mutants", type=int, default=2, help="mutants of each wild type")
     add("--mutations", type=int, default=4, help="residues set at random in a mutant")
     add("--masked", type=int, default=4, help="further sequences a step, most of them masked")
-    add("--short", type=int, default=84, help="tokens of a batch without flanks")
-    add("--long", type=int, default=104, help="tokens of a batch with flanks")
-    add("--long-share", type=float, default=0.0, help="share of batches with flanks; the shipped file had none")
+    add("--tokens", type=int, default=116, help="the longest sequence with its flanks, BOS and EOS")
+    add("--flanked", type=float, default=0.67, help="share of sequences with residues before or after the domain")
     add("--lr", type=float, default=0.01, help="Muon's learning rate, for matrices")
     add("--adam-lr", type=float, default=3e-3, help="Adam's learning rate, for embeddings, biases and norms")
     add("--weight-decay", type=float, default=0.02, help="decoupled weight decay of matrices, times lr each step")
     add("--weights", type=float, nargs=5, default=[1.0, 1.0, 30.0, 0.5, 1.0],
         help="of the losses: masked residues, divergence, change, column, attention")  # fmt: skip
     add("--looking-steps", type=int, default=1890, help="the first steps, in which attention is shown where to look")
+    add("--start-from", type=Path, help="checkpoint of another run, to start from its weights instead of random ones")
     add("--seed", type=int, default=0, help="of weights, batches and masks")
     add("--every", type=int, default=100, help="steps between rows of loss.csv and checkpoints")
 
@@ -76,8 +76,8 @@ def main() -> None:
     if command == "finish":
         finish(folder, arguments["run"], arguments["export"], arguments["fit_families"])
         return
-    out, every = arguments.pop("out"), arguments.pop("every")
-    train(folder, out, Settings(**arguments), every=every)
+    out, every, start_from = (arguments.pop(name) for name in ("out", "every", "start_from"))
+    train(folder, out, Settings(**arguments), every=every, start_from=start_from)
 
 
 if __name__ == "__main__":

@@ -95,8 +95,8 @@ def test_a_schedule(page: Page, predict: Predict, tmp_path: Path) -> None:
     store = tmp_path / "a.zarr"
     keys = ["segments.size=12", "segments.margin=3", "segments.threshold=0", "segments.per_protein=1"]
     assert predict(
-        "+dataset=demo", "dataset.ids=[1GUU_A]", "model=debug", "threads=1", "segments=single", *keys,
-        "++schedule={name:from_start,stride:4,max_step:null}", f"store={store}",
+        "+dataset=demo", "dataset.ids=[1GUU_A]", "model=debug", "threads=1", *keys, "schedule=flanking",
+        "schedule.name=from_start", "~schedule.direction", "schedule.stride=4", f"store={store}",
     ) == 0  # fmt: skip
     protein = open_store(store)["1GUU_A"]
     start, stop, *_ = protein.segments[0]

@@ -17,9 +17,11 @@ from support import composed
 from written_store import sequence_of
 
 from plmjac import open_store, page
+from plmjac.datasets import build
 from plmjac.metrics import best_pairs
 from plmjac.page import couplings_of
 from plmjac.predict import predict as run_predict
+from plmjac.records import Coordinates, Protein
 from plmjac.report import report as run_report
 
 BROWSER = next(
@@ -57,8 +59,11 @@ def test_the_page_holds_the_stores_numbers(stored: Path) -> None:
     text = written(stored)
     data, store = data_of(text), open_store(stored)
     assert [protein["id"] for protein in data["proteins"]] == ["2O9S_A", "1WVN_A"]
+    domains = {record.id: record.structure for record in build("demo") if isinstance(record, Protein)}
     for protein in data["proteins"]:
-        kept = store[protein["id"]]
+        kept, positions = store[protein["id"]], domains[protein["id"]]
+        assert isinstance(positions, Coordinates)
+        np.testing.assert_allclose(decoded(protein["trace"], "<f4").reshape(-1, 3), positions.alpha, atol=1e-3)
         for name in ("contacts", "contact_head"):
             shown, true = protein["maps"][name], kept.array(name)
             levels = decoded(shown["values"], "<u2").reshape(true.shape).astype(float)

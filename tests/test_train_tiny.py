@@ -18,6 +18,8 @@ sys.path.insert(0, str(SCRIPTS))
 
 from tiny import contacts, data, export, network, optimizer, teacher, training  # noqa: E402
 
+from plmjac.coevolution import read_alignment  # noqa: E402
+
 LETTERS = "LAGVSERTIDPKQNFYMHWC"
 
 
@@ -41,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 def _settings(**changes: object) -> training.Settings:
     values: dict[str, object] = {
         "families": [], "layers": 4, "width": 16, "heads": 2, "steps": 8, "decay_steps": 2, "per_family": 2,
-        "mutants": 2, "mutations": 2, "masked": 3, "short": 22, "long": 40, "long_share": 0.5,
+        "mutants": 2, "mutations": 2, "masked": 3, "tokens": 40, "flanked": 0.5,
         "lr": 0.02, "adam_lr": 3e-3, "weight_decay": 0.05, "weights": [1.0, 1.0, 4.0, 0.5, 1.0], "looking_steps": 6,
         "seed": 1,
     }  # fmt: skip
@@ -101,7 +103,7 @@ def test_other_settings_are_refused_but_more_steps_are_not(folder: Path, tmp_pat
 
 def test_every_part_of_the_loss_falls(folder: Path, tmp_path: Path) -> None:
     """On families of 40 random sequences there is little to learn but by heart; the change comes last: left out."""
-    settings = _settings(steps=60, decay_steps=20, long_share=0.0, looking_steps=100, width=32, per_family=4)
+    settings = _settings(steps=60, decay_steps=20, flanked=0.0, looking_steps=100, width=32, per_family=4)
     training.train(folder, tmp_path, settings, every=20)
     first, *_, last = _curve(tmp_path)
     for name in ("masked", "divergence", "column", "attention"):
@@ -132,10 +134,33 @@ def test_fast_forward_equals_fair_esm() -> None:
     torch.testing.assert_close(gradient, torch.autograd.grad(slow, model.layers[0].fc1.weight)[0], atol=1e-5, rtol=1e-3)
 
 
+def test_first_layers_start_out_looking_at_neighbours() -> None:
+    """The mean attention of each head over random sequences is greatest at its offset; far ones a little beside."""
+    model = network.new_model(3, 160, 8, seed=0)
+    tokens = torch.randint(4, 24, (30, 62), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        attention = model(tokens, need_head_weights=True)["attentions"].mean(dim=0)
+    for layer, offsets, beside in ((0, network.NEAR, 0), (1, network.FAR, 3)):
+        for head in range(8):
+            offset = offsets[head // 2] * (-1) ** head
+            looked = attention[layer, head, 30].argmax() - 30
+            assert abs(int(looked) - offset) <= beside, (layer, head)
+
+
+def test_a_run_starts_from_the_weights_of_another(folder: Path, tmp_path: Path) -> None:
+    _train(folder, tmp_path / "a", steps=4)
+    start = tmp_path / "a" / "last.ckpt"
+    training.train(folder, tmp_path / "b", _settings(steps=1, lr=1e-12, adam_lr=1e-12), start_from=start)
+    first, second = (training.load_checkpoint(tmp_path / name / "last.ckpt")["state_dict"] for name in "ab")
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, atol=1e-6, rtol=0)
+
+
 def test_losses_equal_sums_over_places(folder: Path, tmp_path: Path) -> None:
     """Every part against fair-esm's own forward and loops over rows, places, heads and amino acids."""
-    corpus, taught = _taught(folder, tmp_path)
-    batch = corpus.batch(5, 30, flanked=True)
+    corpus, taught = _taught(folder, tmp_path, tokens=30, flanked=1.0)
+    batch = corpus.batch(5)
+    assert batch.tokens.shape[1] == 30
     lesson = taught.lesson(batch, corpus.num_wild_types)
     model, head = network.new_model(4, 16, 2, seed=0), network.ColumnHead(16, corpus.num_columns)
     losses = network.training_losses(model, head, batch, lesson, corpus.first_columns, network.rotary_tables(30, 8))
@@ -158,8 +183,10 @@ def test_losses_equal_sums_over_places(folder: Path, tmp_path: Path) -> None:
             here = int(batch.column[row, place])
             if token == data.MASK_TOKEN and batch.residue[row, place] >= 0:
                 masked.append(-float(logits[row, place].log_softmax(0)[batch.residue[row, place]]))
-            if here >= 0:
-                number = int(corpus.first_columns[batch.family[row]]) + here
+            flank = batch.residue[row, place] < 0 and int(token) not in (data.CLS, data.EOS, data.PAD)
+            assert bool(batch.flank[row, place]) == flank
+            if here >= 0 or flank:
+                number = corpus.num_columns if flank else int(corpus.first_columns[batch.family[row]]) + here
                 named = head(whole["representations"][2][row, place]).detach().log_softmax(0)
                 column.append(-float(named[number]))
             if row < wild_types and lesson.taught[row, place]:
@@ -181,13 +208,15 @@ def test_losses_equal_sums_over_places(folder: Path, tmp_path: Path) -> None:
 
 def test_a_lesson_is_that_of_the_field(folder: Path, tmp_path: Path) -> None:
     """Fields and couplings summed residue by residue, for wild types and mutants, and the places of the partners."""
-    corpus, taught = _taught(folder, tmp_path)
     checked = 0
-    for step, flanked in ((0, False), (1, True)):
-        batch = corpus.batch(step, 40, flanked)
+    for step, flanked in ((0, 0.0), (1, 1.0)):
+        corpus, taught = _taught(folder, tmp_path, flanked=flanked)
+        batch = corpus.batch(step)
         lesson = taught.lesson(batch, corpus.num_wild_types)
 
-        def conditional(row: int, wild_type: int, place: int, batch: data.Batch = batch) -> torch.Tensor:
+        def conditional(
+            row: int, wild_type: int, place: int, batch: data.Batch = batch, taught: teacher.Teacher = taught
+        ) -> torch.Tensor:
             known, column = taught.couplings[int(batch.family[wild_type])], batch.column[wild_type].tolist()
             logits = known.fields[column[place]].double().clone()
             for j in range(len(known.fields)):
@@ -276,12 +305,13 @@ def test_held_out_sequences_teach_nothing(folder: Path, tmp_path: Path) -> None:
 
 def test_rows_are_sequences_of_their_family_with_flanks_and_masks(folder: Path) -> None:
     """Each row without its flanks and masks is a piece of one training row without gaps; none of a held-out one."""
-    corpus = training.corpus_of(folder, _settings())
+    corpora = [training.corpus_of(folder, _settings(tokens=60, flanked=share)) for share in (0.0, 1.0)]
+    corpus = corpora[0]
     trained = [["".join(LETTERS[a] for a in row if a < 20) for row in family.train] for family in corpus.families]
     held_out = {"".join(LETTERS[a] for a in row if a < 20) for family in corpus.families for row in family.held_out}
     flanks, shares, cut = [], {True: [], False: []}, 0
     for step in range(60):
-        batch = corpus.batch(step, 60, flanked=step % 2 == 1)
+        batch = corpora[step % 2].batch(step)
         assert batch.family.tolist()[:4] == [0, 0, 1, 1] and len(batch.tokens) == 7 + 8
         for row, family in enumerate(batch.family.tolist()):
             inside = batch.residue[row] >= 0
@@ -300,6 +330,26 @@ def test_rows_are_sequences_of_their_family_with_flanks_and_masks(folder: Path) 
     assert max(shares[True]) < 0.4 and np.mean(shares[True]) < 0.06 and 0.3 < np.mean(shares[False]) < 0.8
 
 
+def test_flanks_are_of_families_that_are_not_taught(folder: Path) -> None:
+    """And some of noise, some tags; a third of the sequences has none where the share says so."""
+    corpus = training.corpus_of(folder, _settings(families=["FAM1"], tokens=80, flanked=2 / 3, per_family=30))
+    strangers = ["".join(LETTERS[a] for a in row) for row in corpus.strangers]
+    aligned = read_alignment(folder / "alignments" / "FAM2.fasta")
+    assert strangers == ["".join(LETTERS[a] for a in row if a < 20) for row in aligned]
+    found, bare, tagged = 0, 0, 0
+    for step in range(10):
+        batch = corpus.batch(step)
+        for row in range(30):
+            own = torch.nonzero(batch.residue[row] >= 0)[:, 0]
+            letters = "".join(LETTERS[a - 4] if 4 <= a < 24 else "-" for a in batch.tokens[row].tolist())
+            before, after = letters[1 : int(own[0])], letters[int(own[-1]) + 1 :].rstrip("-")
+            assert len(before) + len(after) + len(own) <= 78
+            bare += not before and not after
+            tagged += any(tag in before + after for tag in data.TAGS if len(tag) > 3)
+            found += any(len(flank) > 5 and flank in stranger for flank in (before, after) for stranger in strangers)
+    assert 0.3 < bare / 300 < 0.45 and 0.05 < tagged / 300 < 0.25 and found / 300 > 0.2
+
+
 def test_columns_are_those_of_the_query() -> None:
     """The letter of a column of the alignment is a function of its number; the query has no residue in column 3."""
     letters = (7 * np.arange(9) % 20).astype(np.int8)
@@ -307,17 +357,17 @@ def test_columns_are_those_of_the_query() -> None:
     rows[np.random.default_rng(0).random(rows.shape) < 0.2] = 20
     columns = np.array([0, 1, 2, 4, 5, 6, 7, 8])
     families = [data.Family("F", "S_A", "", columns, rows, rows)]
-    batch = data.Corpus(families, 4, 1, 1, 2, seed=0).batch(0, 30, flanked=True)
+    batch = data.Corpus(families, [], 4, 1, 1, 2, tokens=30, flanked=1.0, seed=0).batch(0)
     inside = batch.column >= 0
     assert inside.sum() > 20 and ((batch.residue >= 0).sum() - inside.sum()) in range(1, 7)
     assert torch.equal(batch.residue[inside], torch.from_numpy(letters[columns].astype(np.int64))[batch.column[inside]])
 
 
 def test_mutants_differ_in_columns_of_the_family_only(folder: Path) -> None:
-    corpus = training.corpus_of(folder, _settings(mutations=3))
+    corpus = training.corpus_of(folder, _settings(mutations=3, tokens=60, flanked=1.0))
     numbers = []
     for step in range(40):
-        batch = corpus.batch(step, 60, flanked=True)
+        batch = corpus.batch(step)
         for k, mutant in enumerate(batch.tokens[7:]):
             changed = mutant != batch.tokens[k // 2]
             assert (batch.column[k // 2][changed] >= 0).all()

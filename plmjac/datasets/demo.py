@@ -1,9 +1,8 @@
-"""Ten real domains with their contacts, shipped in the package, so that everything can be tried offline.
+"""Ten real domains with C-alpha and C-beta positions, shipped in the package, so that everything can be tried offline.
 
 The sequence is the stretch of the structure's chain that is aligned to its family, which is what the bundled model was
-trained on; contacts come as lists for the two usual definitions, not as coordinates. scripts/make_demo.py wrote
-demo.json; the structures are from the PDB, the domains among those of Ollikainen and Kortemme (2013), PLoS Comput Biol
-9, e1003313.
+trained on. scripts/make_demo.py wrote demo.json; the structures are from the PDB, the domains among those of Ollikainen
+and Kortemme (2013), PLoS Comput Biol 9, e1003313. Other atoms are not there, and so no secondary structure.
 """
 
 import json
@@ -12,14 +11,11 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Float64
 
 from plmjac.datasets.base import InputError, Record, as_list
 from plmjac.files import nearest, shorten
-from plmjac.records import Atom, ContactList, Contacts, Protein
-
-DEFINITIONS: dict[str, tuple[Atom, float]] = {"cb_8": ("cb", 8.0), "ca_10": ("ca", 10.0)}
-"""Names in demo.json of the contact definitions: atom and distance in angstrom."""
+from plmjac.records import Coordinates, Protein
 
 
 class DemoDataset:
@@ -42,33 +38,33 @@ class DemoDataset:
     def __iter__(self) -> Iterator[Record]:
         for domain in self._domains:
             length = len(domain["sequence"])
-            resolved = np.ones(length, dtype=bool)
-            resolved[domain["unresolved"]] = False
-            known = {
-                definition: Contacts(unpack_pairs(domain["contacts"][name], length), resolved)
-                for name, definition in DEFINITIONS.items()
-            }
             part = f"residues {domain['start'] + 1} to {domain['start'] + length} of PDB {domain['id']}"
             source = f"demo, {domain['pfam']} ({domain['name']}), {part}"
-            yield Protein(domain["id"], domain["sequence"], source, "", ContactList(known))
+            yield Protein(domain["id"], domain["sequence"], source, "", unpack(domain["atoms"]))
 
 
-def pack_pairs(pairs: Bool[np.ndarray, "L L"]) -> list[str]:
-    """A symmetric contact map as text, one line per residue i: its partners j > i as ranges, "3-6 12", from 0."""
-    rows = []
-    for i, row in enumerate(pairs):
-        partners = [j for j in np.flatnonzero(row).tolist() if j > i]
-        starts = [j for j in partners if j - 1 not in partners]
-        ends = [j for j in partners if j + 1 not in partners]
-        rows.append(" ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in zip(starts, ends, strict=True)))
-    return rows
+def pack(structure: Coordinates) -> list[str]:
+    """Positions as text, one line per residue: x, y, z of C-alpha and of C-beta, in thousandths of an angstrom.
+
+    Empty for a residue that is not resolved; C-beta is left out where it is the C-alpha, as of glycine.
+    """
+    lines = []
+    for alpha, beta in zip(_thousandths(structure.alpha), _thousandths(structure.beta), strict=True):
+        atoms = [atom for atom in (alpha, beta) if np.isfinite(atom).all()]
+        numbers = [f"{value:.0f}" for atom in (atoms[:1] if np.array_equal(alpha, beta) else atoms) for value in atom]
+        lines.append(" ".join(numbers))
+    return lines
 
 
-def unpack_pairs(rows: list[str], length: int) -> Bool[np.ndarray, "L L"]:
-    """The symmetric (length, length) contact map that `pack_pairs` wrote."""
-    pairs = np.zeros((length, length), dtype=bool)
-    for i, row in enumerate(rows):
-        for span in row.split():
-            start, _, end = span.partition("-")
-            pairs[i, int(start) : int(end or start) + 1] = True
-    return pairs | pairs.T
+def unpack(lines: list[str]) -> Coordinates:
+    """The positions that `pack` wrote."""
+    alpha, beta = np.full((2, len(lines), 3), np.nan)
+    for residue, line in enumerate(lines):
+        if line:
+            numbers = np.array(line.split(), dtype=np.float64) / 1000
+            alpha[residue], beta[residue] = numbers[:3], numbers[-3:]
+    return Coordinates(alpha, beta)
+
+
+def _thousandths(positions: Float64[np.ndarray, "L 3"]) -> Float64[np.ndarray, "L 3"]:
+    return np.round(positions * 1000)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Int8, Int64
 from torch import Tensor
 
-from plmjac.alphabet import NUM_AMINO_ACIDS
+from plmjac.alphabet import AMINO_ACIDS, NUM_AMINO_ACIDS
 from plmjac.coevolution import GAP, columns_of_query, read_alignment
 
 CLS, PAD, EOS, FIRST_AMINO_ACID, MASK_TOKEN = 0, 1, 2, 4, 32
@@ -24,8 +24,11 @@ CLS, PAD, EOS, FIRST_AMINO_ACID, MASK_TOKEN = 0, 1, 2, 4, 32
 EVALUATION_RATE = 0.15
 """Share of residues masked in held-out sequences, as in ESM-2's training."""
 
-MAX_FLANK = 40
-"""Residues before the family's, and after, at most; most flanks are short, as those of crystal structures are."""
+MAX_FLANK, SHORT_FLANK = 40, 14
+"""Residues before the family's, and after, at most; two thirds of all flanks are short, as in crystal structures."""
+
+TAGS = ("GS", "GSHM", "GPLGS", "HHHHHH", "LEHHHHHH", "MGSSHHHHHHSSGLVPRGSH", "GSSGSSG", "M")
+"""What is left of purification, at the ends of many crystallised chains."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,14 @@ class Batch(NamedTuple):
 
     The first S rows are the sequences that were drawn: `family` by number, `residue` the amino acid 0 to 19 at each
     place (before masking) and `column` its column in the family, both -1 where there is none: at BOS, EOS and padding,
-    and in flanks, which are no part of the family. Columns of insertions are -1 as well.
+    and in flanks, which are no part of the family. Columns of insertions are -1 as well. `flank` places are of flanks.
     """
 
     tokens: Int64[Tensor, "R T"]
     family: Int64[Tensor, " S"]
     residue: Int64[Tensor, "S T"]
     column: Int64[Tensor, "S T"]
+    flank: Bool[Tensor, "S T"]
 
 
 def read_queries(folder: Path) -> dict[str, tuple[str, str]]:
@@ -84,20 +88,33 @@ def load_families(folder: Path, names: list[str], held_out: float = 0.1) -> list
     return families
 
 
+def load_strangers(folder: Path, families: list[str], each: int = 300) -> list[Int64[np.ndarray, " _"]]:
+    """Sequences of the families that are not taught, for flanks; none where the folder has no others."""
+    strangers = []
+    for name in sorted(set(read_queries(folder)) - set(families)):
+        rows = read_alignment(folder / "alignments" / f"{name}.fasta", each)
+        strangers += [row[row < GAP].astype(np.int64) for row in rows]
+    return strangers
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Batches as a function of seed and step.
 
     Each has `per_family` wild types of every family with `mutants` mutants each, in which `mutations` residues are set
     at random, and `masked` further sequences, of the families in turn, most of whose residues are masked. In half of
-    the wild types up to 15 % are masked, and the same in their mutants.
+    the wild types up to 15 % are masked, and the same in their mutants. A share `flanked` of the sequences has residues
+    before or after or both, some of them are cut short, and none is longer than `tokens` with BOS and EOS.
     """
 
     families: list[Family]
+    strangers: list[Int64[np.ndarray, " _"]]
     per_family: int
     mutants: int
     mutations: int
     masked: int
+    tokens: int
+    flanked: float
     seed: int
 
     @property
@@ -115,23 +132,21 @@ class Corpus:
         """Columns of all families together."""
         return sum(len(family.columns) for family in self.families)
 
-    def batch(self, step: int, width: int, flanked: bool) -> Batch:
-        """The batch of a step, `width` tokens wide.
-
-        With `flanked` nine sequences of ten have up to 40 residues before or after or both, and some are cut short.
-        """
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, as wide as its longest sequence."""
         rng = np.random.default_rng((self.seed, step))
         turn = np.arange(self.masked) + step * self.masked
         family = np.concatenate([np.repeat(np.arange(len(self.families)), self.per_family), turn % len(self.families)])
         drawn = [self.families[k].train[rng.integers(len(self.families[k].train))] for k in family]
-        tokens, residue, column = self._placed(drawn, family, rng, width, flanked)
-        number = self.num_wild_types
+        tokens, residue, column = self._placed(drawn, family, rng, self.flanked)
+        flank = is_residue(tokens) & (residue < 0)
+        number, width = self.num_wild_types, tokens.shape[1]
         masked = rng.random(residue.shape) < _mask_rates(rng, number, self.masked)
         some = np.arange(number, len(family))[rng.random(self.masked) < 0.4]
         masked[some] = ~_windows(rng, (tokens[some] != PAD).sum(axis=1) - 2, width)
         tokens[masked & is_residue(tokens)] = MASK_TOKEN
         mutants = self._mutants(tokens[:number], column[:number], rng)
-        arrays = (np.concatenate([tokens, mutants]), family, residue, column)
+        arrays = (np.concatenate([tokens, mutants]), family, residue, column, flank)
         return Batch(*(torch.from_numpy(array) for array in arrays))
 
     def held_out(self, per_family: int = 32) -> tuple[Int64[Tensor, "S T"], Int64[Tensor, "S T"]]:
@@ -139,47 +154,52 @@ class Corpus:
         rng = np.random.default_rng(0)
         family = np.repeat(np.arange(len(self.families)), per_family)
         rows = [member.held_out[n % len(member.held_out)] for member in self.families for n in range(per_family)]
-        width = max(int((row != GAP).sum()) for row in rows) + 2
-        tokens, residue, _ = self._placed(rows, family, rng, width, flanked=False)
+        tokens, residue, _ = self._placed(rows, family, rng, flanked=0.0)
         masked = is_residue(tokens) & (rng.random(tokens.shape) < EVALUATION_RATE)
         tokens[masked] = MASK_TOKEN
         return torch.from_numpy(tokens), torch.from_numpy(np.where(masked, residue, -1))
 
     def _placed(
         self, rows: list[Int8[np.ndarray, " C"]], family: Int64[np.ndarray, " S"], rng: np.random.Generator,
-        width: int, flanked: bool,
+        flanked: float,
     ) -> tuple[Int64[np.ndarray, "S T"], Int64[np.ndarray, "S T"], Int64[np.ndarray, "S T"]]:  # fmt: skip
-        """Tokens, residues and columns of aligned rows, gaps taken out, flanks put on, and cut off at `width`."""
-        tokens, residue, column = (np.full((len(rows), width), value) for value in (PAD, -1, -1))
+        """Tokens, residues and columns of aligned rows, gaps taken out, flanks put on, and cut off at `tokens`."""
+        tokens, residue, column = (np.full((len(rows), self.tokens), value) for value in (PAD, -1, -1))
         numbers = [np.full(member.train.shape[1], -1) for member in self.families]
         for number, member in zip(numbers, self.families, strict=True):
             number[member.columns] = np.arange(len(member.columns))
         for line, (row, k) in enumerate(zip(rows, family, strict=True)):
-            where = np.flatnonzero(row != GAP)
-            if flanked and rng.random() < 0.12:
-                lost = (rng.random(2) * 0.35 * len(where)).astype(np.int64)
-                where = where[lost[0] : len(where) - lost[1]]
-            where = where[: width - 2]
-            before, after = self._flanks(rng, width - 2 - len(where)) if flanked else (_NOTHING, _NOTHING)
+            where, before, after = np.flatnonzero(row != GAP), _NOTHING, _NOTHING
+            if rng.random() < flanked:
+                if rng.random() < 0.1:
+                    lost = (rng.random(2) * 0.35 * len(where)).astype(np.int64)
+                    where = where[lost[0] : len(where) - lost[1]]
+                before, after = self._flanks(rng, self.tokens - 2 - len(where))
+            where = where[: self.tokens - 2]
             residues = np.concatenate([before, row[where].astype(np.int64), after])
             inside = slice(1 + len(before), 1 + len(before) + len(where))
             tokens[line, : len(residues) + 2] = [CLS, *(FIRST_AMINO_ACID + residues), EOS]
             residue[line, inside], column[line, inside] = row[where], numbers[k][where]
-        return tokens, residue, column
+        width = int((tokens != PAD).sum(axis=1).max())
+        return tokens[:, :width], residue[:, :width], column[:, :width]
 
     def _flanks(self, rng: np.random.Generator, room: int) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]]:
-        """Residues before and after: noise of the usual composition, or pieces of other sequences."""
-        lengths = (MAX_FLANK + 1) * rng.random(2) ** 2 * (rng.random(2) < 0.75) * (rng.random() < 0.9)
-        lengths = (lengths * min(1.0, room / max(1, lengths.sum()))).astype(np.int64)
-        if rng.random() < 0.4:
-            others = [self.families[k] for k in rng.integers(len(self.families), size=2)]
-            rows = [member.train[rng.integers(len(member.train))] for member in others]
-            whole = [row[row != GAP].astype(np.int64) for row in rows]
-            starts = [int(rng.random() * max(0, len(row) - length)) for row, length in zip(whole, lengths, strict=True)]
-            before, after = (row[at : at + n] for row, at, n in zip(whole, starts, lengths, strict=True))
-            return before, after
-        before, after = (rng.choice(NUM_AMINO_ACIDS, size=n, p=self._composition) for n in lengths)
-        return before, after
+        """Residues before and after, which together are no more than `room`, and in three of ten cases a tag."""
+        most = np.where(rng.random(2) < 0.67, SHORT_FLANK, MAX_FLANK)
+        before, after = (self._piece(rng, int(n)) for n in (most + 1) * rng.random(2) * (rng.random(2) < 0.85))
+        if rng.random() < 0.3:
+            tag = np.array([AMINO_ACIDS.index(letter) for letter in TAGS[rng.integers(len(TAGS))]])
+            first = rng.random() < 0.7
+            before, after = (np.append(tag, before), after) if first else (before, np.append(after, tag))
+        return before[: max(0, room)], after[: max(0, room - len(before))]
+
+    def _piece(self, rng: np.random.Generator, length: int) -> Int64[np.ndarray, " _"]:
+        """A piece of a protein that is not taught, at most its length, or noise of the usual composition."""
+        if self.strangers and rng.random() < 0.6:
+            stranger = self.strangers[rng.integers(len(self.strangers))]
+            start = rng.integers(max(1, len(stranger) - length))
+            return stranger[start : start + length]
+        return rng.choice(NUM_AMINO_ACIDS, size=length, p=self._composition)
 
     @cached_property
     def _composition(self) -> np.ndarray:

@@ -24,8 +24,14 @@ Tables = tuple[Float[Tensor, "T D"], Float[Tensor, "T D"]]
 AMINO_ACIDS = slice(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS)
 """Those of the 33 tokens that are amino acids."""
 
-COLUMN_LAYER, LOOKING_LAYERS = 1, (2, 3)
-"""The layer that columns are read off, counted from 0, and the two that are shown where to look."""
+COLUMN_LAYER, LOOKING_LAYERS = -3, (-2, -1)
+"""The layer that columns are read off, counted from the end, and the two behind it that are shown where to look."""
+
+NEAR, FAR = (1, 2, 3, 4), (5, 9, 14, 22)
+"""How many residues away the heads of the first layer look when training starts, and those of the second."""
+
+SHARPNESS = 4.5
+"""Of that look: what each rotary frequency adds to an attention logit at its best."""
 
 
 class Weights(NamedTuple):
@@ -73,11 +79,32 @@ def new_model(layers: int, width: int, heads: int, seed: int) -> ESM2:
                 linear.bias.zero_()
         model.lm_head.dense.weight.normal_(0, scale, generator=generator)
         model.lm_head.dense.bias.zero_()
+        for layer, offsets in zip(model.layers, (NEAR, FAR), strict=False):
+            look_around(layer.self_attn, heads, offsets)
     return model
 
 
+def look_around(attention: Any, heads: int, offsets: tuple[int, ...]) -> None:
+    """Set biases of queries and keys so that heads look `offsets` residues back and forth in turn, whatever is there.
+
+    A query turned by an angle of d residues agrees most with a key d residues away. Frequencies too fast for a far look
+    are left out, so that it is wide. From its neighbours a residue's column can be told wherever the domain begins;
+    weights that start at random find the ends of the sequence first, and count from there.
+    """
+    size = attention.q_proj.bias.shape[0] // heads
+    frequencies = 1.0 / (10000 ** (torch.arange(0, size, 2).float() / size))
+    query, key = torch.zeros(heads, 2, size // 2), torch.zeros(heads, 2, size // 2)
+    for head in range(heads):
+        offset = offsets[head // 2 % len(offsets)] * (-1) ** head
+        used = (frequencies * abs(offset) <= max(NEAR)) * (SHARPNESS * size**0.5) ** 0.5
+        query[head] = used * torch.stack([(offset * frequencies).cos(), (offset * frequencies).sin()])
+        key[head, 0] = used
+    attention.q_proj.bias.copy_(query.flatten())
+    attention.k_proj.bias.copy_(key.flatten())
+
+
 class ColumnHead(nn.Module):
-    """Reads family and column off the second layer's output; used in training only, and not shipped.
+    """Reads family and column, or that there is none, off a layer's output; used in training only, and not shipped.
 
     A layer that must tell which column of which family each residue is gives the next ones something to attend by.
     """
@@ -85,10 +112,10 @@ class ColumnHead(nn.Module):
     def __init__(self, width: int, num_columns: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.linear = nn.Linear(width, num_columns)
+        self.linear = nn.Linear(width, num_columns + 1)
 
     def forward(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B C"]:
-        """Logits of the columns of all families."""
+        """Logits of the columns of all families, and last of none of them."""
         logits: Tensor = self.linear(self.norm(hidden))
         return logits
 
@@ -114,12 +141,12 @@ def _embed(model: ESM2, tokens: Int64[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
 
 
 def _queries_keys_values(
-    attention: Any, x: Float[Tensor, "B T D"], heads: int, tables: Tables
+    attention: Any, x: Float[Tensor, "N D"], real: Int64[Tensor, " N"], shape: torch.Size, heads: int, tables: Tables
 ) -> tuple[Float[Tensor, "B H T E"], Float[Tensor, "B H T E"], Float[Tensor, "B H T E"]]:
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     weight = torch.cat([projection.weight for projection in projections])
     bias = torch.cat([projection.bias for projection in projections])
-    q, k, v = F.linear(x, weight, bias).view(*x.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+    q, k, v = _spread(F.linear(x, weight, bias), real, shape).view(*shape, 3, heads, -1).permute(2, 0, 3, 1, 4)
     return _rotate(q, tables), _rotate(k, tables), v
 
 
@@ -145,18 +172,26 @@ def hidden_states(
     heads = model.attention_heads
     tables = rotary_tables(tokens.shape[1], model.embed_dim // heads) if tables is None else tables
     keys = torch.zeros(len(tokens), 1, 1, tokens.shape[1]).masked_fill((tokens == PAD)[:, None, None], -1e9)
-    x = _embed(model, tokens)
+    real = torch.nonzero((tokens != PAD).flatten())[:, 0]
+    x = _embed(model, tokens).flatten(0, 1)[real]
     states, losses = [], []
-    for number, layer in enumerate(model.layers):
-        q, k, v = _queries_keys_values(layer.self_attn, layer.self_attn_layer_norm(x), heads, tables)
+    for number, layer in enumerate(model.layers, start=-len(model.layers)):
+        q, k, v = _queries_keys_values(
+            layer.self_attn, layer.self_attn_layer_norm(x), real, tokens.shape, heads, tables
+        )
         if lesson is not None and number in LOOKING_LAYERS:
             look, strength = (part[LOOKING_LAYERS.index(number)] for part in (lesson.look, lesson.strength))
             losses.append(_looking_loss(q[: len(look)], k[: len(look)], keys[: len(look)], look, strength))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keys).transpose(1, 2).flatten(2)
-        x = x + layer.self_attn.out_proj(mixed)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keys).transpose(1, 2).flatten(2).flatten(0, 1)
+        x = x + layer.self_attn.out_proj(mixed[real])
         x = x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))
-        states.append(x)
+        states.append(_spread(x, real, tokens.shape))
     return states, losses
+
+
+def _spread(x: Float[Tensor, "N D"], real: Int64[Tensor, " N"], shape: torch.Size) -> Float[Tensor, "B T D"]:
+    """Rows of the places that are no padding, back at their places, zeros between them."""
+    return x.new_zeros(shape.numel(), x.shape[-1]).index_copy(0, real, x).view(*shape, -1)
 
 
 def fast_logits(model: ESM2, tokens: Int64[Tensor, "B T"]) -> Float[Tensor, "B T 20"]:
@@ -190,7 +225,9 @@ def training_losses(
     logits = _lm_head(model, states[-1])
     drawn, wild_types = len(batch.family), len(lesson.expected)
     column = torch.where(batch.column >= 0, batch.column + first_columns[batch.family][:, None], -1)
-    named = head(states[COLUMN_LAYER][:drawn]).flatten(0, 1)
+    column[batch.flank] = head.linear.out_features - 1
+    asked = column >= 0
+    named = head(states[COLUMN_LAYER][:drawn][asked])
     change = logits[drawn:] - logits[:wild_types].repeat_interleave(len(lesson.change) // wild_types, dim=0)
     change = change - change.mean(dim=-1, keepdim=True)
     moved = lesson.moved.sum()
@@ -198,7 +235,7 @@ def training_losses(
         _masked_loss(logits[:drawn], batch.tokens[:drawn], batch.residue),
         _divergence(logits[:wild_types], batch.tokens[:wild_types], lesson),
         ((change - lesson.change).square().sum(dim=-1) * lesson.moved).sum() / moved,
-        F.cross_entropy(named, column.flatten(), ignore_index=-1),
+        F.cross_entropy(named, column[asked]),
         torch.stack(attention).mean(),
         (lesson.change.square().sum(dim=-1) * lesson.moved).sum() / moved,
     )

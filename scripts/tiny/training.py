@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning as pl
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
 
-from tiny.data import Batch, Corpus, load_families
+from tiny.data import Batch, Corpus, load_families, load_strangers
 from tiny.network import ColumnHead, Losses, Tables, Weights, masked_loss, new_model, rotary_tables, training_losses
 from tiny.optimizer import MuonAdam, parameter_groups, rate_factor
 from tiny.teacher import Lesson, Teacher
 
 ADJUSTABLE = {
-    "steps", "decay_steps", "looking_steps", "mutants", "mutations", "masked", "long", "long_share", "weights",
+    "steps", "decay_steps", "looking_steps", "per_family", "mutants", "mutations", "masked", "tokens", "flanked",
+    "weights",
 }  # fmt: skip
 """Settings that a run may go on with other values of: what may change along the way, sooner or later."""
 
@@ -43,20 +43,14 @@ class Settings:
     mutants: int
     mutations: int
     masked: int
-    short: int
-    long: int
-    long_share: float
+    tokens: int
+    flanked: float
     lr: float
     adam_lr: float
     weight_decay: float
     weights: list[float]
     looking_steps: int
     seed: int
-
-    def shape(self, step: int) -> tuple[int, bool]:
-        """Width in tokens of the batch of a step, and whether its sequences have flanks."""
-        flanked = bool(np.random.default_rng((self.seed, step, 1)).random() < self.long_share)
-        return (self.long if flanked else self.short), flanked
 
     def weights_at(self, step: int) -> Weights:
         """Weights of the parts of the loss; that of attention goes to nothing over the last quarter of its steps."""
@@ -73,7 +67,7 @@ class Steps(IterableDataset[tuple[Batch, Lesson]]):
 
     def __iter__(self) -> Iterator[tuple[Batch, Lesson]]:
         for step in range(self.start, self.settings.steps):
-            batch = self.corpus.batch(step, *self.settings.shape(step))
+            batch = self.corpus.batch(step)
             yield batch, self.teacher.lesson(batch, self.corpus.num_wild_types)
 
 
@@ -175,10 +169,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def corpus_of(folder: Path, settings: Settings) -> Corpus:
     """The data as these settings see it."""
     s = settings
-    return Corpus(load_families(folder, s.families), s.per_family, s.mutants, s.mutations, s.masked, s.seed)
+    families = load_families(folder, s.families)
+    strangers = load_strangers(folder, [family.name for family in families])
+    return Corpus(families, strangers, s.per_family, s.mutants, s.mutations, s.masked, s.tokens, s.flanked, s.seed)
 
 
-def train(folder: Path, out: Path, settings: Settings, *, every: int = 100) -> None:
+def train(folder: Path, out: Path, settings: Settings, *, every: int = 100, start_from: Path | None = None) -> None:
     """Train to `settings.steps`, going on from `out/last.ckpt` where there is one.
 
     `ADJUSTABLE` settings may differ from those of the checkpoint; any other difference ends the program, for the curve
@@ -205,4 +201,7 @@ def train(folder: Path, out: Path, settings: Settings, *, every: int = 100) -> N
     )  # fmt: skip
     teacher = Teacher(corpus.families, out / "teacher", settings.heads)
     loader = DataLoader(Steps(corpus, teacher, settings, start), batch_size=None)
-    trainer.fit(TinyModule(settings, corpus), loader, ckpt_path=last if last.exists() else None)
+    module = TinyModule(settings, corpus)
+    if start_from is not None and not last.exists():
+        module.load_state_dict(load_checkpoint(start_from)["state_dict"])
+    trainer.fit(module, loader, ckpt_path=last if last.exists() else None)
