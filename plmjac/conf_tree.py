@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
-import yaml
+from omegaconf import OmegaConf
 
 from plmjac import readouts
 
@@ -31,7 +32,7 @@ def options(group: str) -> list[str]:
 
 def groups_of(command: str) -> tuple[str, ...]:
     """The groups that a command takes, those that need a plus first."""
-    listed = yaml.safe_load(_text(_same_keys(command)))["defaults"]
+    listed = _content(_same_keys(command))["defaults"]
     own = [name for each in listed if isinstance(each, dict) for name in each if "@" not in name and "/" not in name]
     return (*ADDED[command], *own)
 
@@ -39,7 +40,7 @@ def groups_of(command: str) -> tuple[str, ...]:
 def help_of(command: str, arguments: Iterable[str] = ()) -> str:
     """What `--help` shows: examples, the groups of the command, the keys of the options chosen, and its own keys."""
     groups = groups_of(command)
-    parts = [yaml.safe_load(_text(command))["hydra"]["help"]["header"].rstrip()]
+    parts = [_content(command)["hydra"]["help"]["header"].rstrip()]
     if "schedule" in groups:
         parts += ["Readouts (keep=[NAME,...]; L residues, A substituted amino acids)", readouts.table()]
     if groups:
@@ -72,7 +73,11 @@ def _same_keys(command: str) -> str:
 
 
 def _keys(name: str) -> set[str]:
-    return set(yaml.safe_load(_text(name)) or {})
+    return set(_content(name))
+
+
+def _content(name: str) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(config_dir() / f"{name}.yaml")))
 
 
 def _text(name: str) -> str:

@@ -23,6 +23,7 @@ from plmjac.schedules import Schedule
 from plmjac.store import open_store, verify
 
 Predict = Callable[..., int]
+Page = Callable[[str], dict[str, Any]]
 PAGES = dict(re.findall(r"^## Add an? (\w+)\n(.*?)(?=^## |\Z)", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S))
 
 
@@ -33,13 +34,18 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def page(name: str) -> dict[str, Any]:
-    """Run the Python of a page, each block as a module, and give the names that the first has."""
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    """Runs the Python of a page, each block as a module, and gives the names that the first has."""
+    return lambda name: run(name, monkeypatch)
+
+
+def run(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     modules = []
     for code in re.findall(r"```python\n(.*?)```", PAGES[name], re.S):
         modules.append(ModuleType(f"page_{name}"))
-        with patch.dict(sys.modules, {modules[-1].__name__: modules[-1]}):
-            exec(compile(code, "CONTRIBUTING.md", "exec"), vars(modules[-1]))
+        monkeypatch.setitem(sys.modules, modules[-1].__name__, modules[-1])  # where pydantic looks names up
+        exec(compile(code, "CONTRIBUTING.md", "exec"), vars(modules[-1]))
     return vars(modules[0])
 
 
@@ -47,7 +53,7 @@ def test_there_is_a_page_for_each() -> None:
     assert set(PAGES) == {"model", "readout", "dataset", "schedule", "evaluation"}
 
 
-def test_a_model_conforms_and_runs(predict: Predict, fasta: Path, tmp_path: Path) -> None:
+def test_a_model_conforms_and_runs(page: Page, predict: Predict, fasta: Path, tmp_path: Path) -> None:
     page("model")
     store = tmp_path / "a.zarr"
     assert predict(
@@ -61,7 +67,7 @@ def test_a_model_conforms_and_runs(predict: Predict, fasta: Path, tmp_path: Path
     assert float(jacobian[3, :, 6].abs().max()) == 0 < float(jacobian[3, :, 4].abs().max())
 
 
-def test_a_readout_of_a_dataset_by_an_evaluation(predict: Predict, tmp_path: Path) -> None:
+def test_a_readout_of_a_dataset_by_an_evaluation(page: Page, predict: Predict, tmp_path: Path) -> None:
     page("readout"), page("dataset")
     store = tmp_path / "a.zarr"
     assert predict(
@@ -83,14 +89,14 @@ def test_a_readout_of_a_dataset_by_an_evaluation(predict: Predict, tmp_path: Pat
     assert row["score"] == protein.contacts[row["i"], row["j"]] == np.triu(protein.contacts, 6).max()
 
 
-def test_a_schedule(predict: Predict, tmp_path: Path) -> None:
+def test_a_schedule(page: Page, predict: Predict, tmp_path: Path) -> None:
     made = page("schedule")["FromStart"]
     assert isinstance(made(name="from_start", stride=1, max_step=None), Schedule)
     store = tmp_path / "a.zarr"
     keys = ["segments.size=12", "segments.margin=3", "segments.threshold=0", "segments.per_protein=1"]
     assert predict(
-        "+dataset=demo", "dataset.ids=[1GUU_A]", "model=debug", "threads=1", "segments=single", *keys,
-        "++schedule={name:from_start,stride:4,max_step:null}", f"store={store}",
+        "+dataset=demo", "dataset.ids=[1GUU_A]", "model=debug", "threads=1", *keys, "schedule=flanking",
+        "schedule.name=from_start", "~schedule.direction", "schedule.stride=4", f"store={store}",
     ) == 0  # fmt: skip
     protein = open_store(store)["1GUU_A"]
     start, stop, *_ = protein.segments[0]

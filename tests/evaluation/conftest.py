@@ -22,8 +22,9 @@ TABLES = {name for line in ROWS for name in cells(line, 1)}
 KNOWN = {name for line in COLUMNS for name in cells(line, 0)}
 
 
-@pytest.fixture(autouse=True)
-def described(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="session", autouse=True)
+def made() -> Iterator[list[Outcome]]:
+    """The outcomes since the last look, also those of fixtures that several tests share."""
     made: list[Outcome] = []
     make = Outcome.__init__
 
@@ -31,8 +32,15 @@ def described(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         make(self, *rest, **named)
         made.append(self)
 
-    monkeypatch.setattr(Outcome, "__init__", noted)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Outcome, "__init__", noted)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def described(made: list[Outcome]) -> Iterator[None]:
     yield
     tables = {name: list(table.columns) for outcome in made for name, table in outcome.tables.items()}
+    made.clear()
     missing = {name: [c for c in columns if str(c) not in KNOWN] for name, columns in tables.items()}
     assert set(tables) <= TABLES and not any(missing.values()), f"docs/tables.md lacks {missing}"
