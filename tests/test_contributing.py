@@ -14,7 +14,7 @@ from support import ROOT
 
 import plmjac
 from plmjac.datasets import DATASETS
-from plmjac.evaluation import Evaluation
+from plmjac.evaluation.base import Evaluation
 from plmjac.evaluation.inputs import inputs_of
 from plmjac.inference.tasks import TASKS
 from plmjac.models import load_model, registry

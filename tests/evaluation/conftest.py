@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support import ROOT
 
-from plmjac.evaluation import Outcome
+from plmjac.evaluation.base import Outcome
 
 TEXT = (ROOT / "docs/tables.md").read_text()
 

@@ -10,9 +10,10 @@ from support import composed
 from written_store import sequence_of, written_store
 
 import plmjac
-from plmjac.evaluation import Inputs, Outcome, Store, find
+from plmjac.evaluation import find
 from plmjac.evaluation.approximations import Settings as Approximations
 from plmjac.evaluation.approximations import _agreement
+from plmjac.evaluation.base import Inputs, Outcome, Store
 from plmjac.evaluation.false_discovery import false_discovery_rates
 from plmjac.evaluation.interchain import interchain_hits
 from plmjac.page.explorer import ExplorerProtein
