@@ -1,8 +1,8 @@
 """The device memory of a Jacobian run at its peak, forecast: weights, a forward (`ModelSize`), the Jacobian; and what
 is at hand.
 
-Adds up the tensors that are alive together in the loop; the tests hold it to what PyTorch allocates. Gives up what is
-no tensor: Python and its libraries take 0.5 GB, a CUDA context as much.
+Adds up the tensors that are alive together in the loop; tests compare it with what PyTorch allocates. What is no tensor
+is left out: Python and its libraries take 0.5 GB, a CUDA context as much.
 """
 
 import contextlib
