@@ -46,7 +46,7 @@ def is_slow(path: Path) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Files of slow tests are not even imported by `make test-quick`: what they need takes 10 s in each process."""
+    """Files of slow tests are not even imported by `make test-quick`: that takes seconds in each process."""
     return True if config.option.markexpr == "not slow" and is_slow(collection_path) else None
 
 
