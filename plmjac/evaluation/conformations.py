@@ -17,13 +17,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from plmjac import plots
 from plmjac.coevolution import AlignmentOfProtein, load_alignment_for
 from plmjac.coevolution.alignment import match
-from plmjac.coevolution.baselines import GB, Limits, baseline_map, effective_sequences
+from plmjac.coevolution.baselines import GB, Limits, Method, baseline_map, effective_sequences
 from plmjac.coevolution.clusters import clusters
+from plmjac.config import Keys
 from plmjac.draws import generator
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
 from plmjac.evaluation.scoring import Unscored, stored_proteins
@@ -33,13 +34,9 @@ from plmjac.readouts import maps
 from plmjac.records import Atom, Contacts, Protein
 from plmjac.store import CorruptStoreError
 
-Method = Literal["inverse_covariance", "partial_correlation", "mrf"]
 
-
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/conformations.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["conformations"]
     a: str

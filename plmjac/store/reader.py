@@ -78,9 +78,10 @@ class StoredProtein:
         jacobian = self.jacobian.astype(np.float32)
         if self.letters is None or not self.is_completed:
             return jacobian
-        import torch  # not needed to read what is there, and slow to import
+        # 2 s that reading what is there need not wait for
+        import torch  # noqa: PLC0415
 
-        from plmjac.jacobian import among_all
+        from plmjac.jacobian import among_all  # noqa: PLC0415
 
         completed = among_all(*(torch.from_numpy(each) for each in (jacobian, self.letters, encode(self.sequence))))
         return completed.numpy()
