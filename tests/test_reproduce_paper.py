@@ -97,6 +97,7 @@ def test_a_job_waits_for_those_that_write_what_it_reads(jobs: list[list[str]]) -
     assert sorted(ids) == list(range(100, 99 + len(jobs)))  # the table waits for all
 
 
+@pytest.mark.timeout(1800)  # some twenty processes: a minute and a half of one core
 def test_the_script_runs_on_the_demo_to_its_table(tmp_path: Path) -> None:
     """As `make reproduce-tiny` does, but for a model of random weights, which takes half the time."""
     done = subprocess.run(
