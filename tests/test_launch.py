@@ -119,7 +119,7 @@ def test_without_a_home_a_tilde_is_a_sentence(
         caplog.clear()
 
 
-@pytest.mark.parametrize("argument", ["--help", "+dataset=demo", "-m +dataset=demo"])
+@pytest.mark.parametrize("argument", ["+dataset=demo", "-m +dataset=demo"])
 def test_a_folder_that_is_gone_is_a_sentence(tmp_path: Path, argument: str) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
