@@ -28,7 +28,7 @@ SLOW_FILES = (
     "test_resume", "test_train_tiny", "test_benchmark", "test_approximation_ways", "test_report", "test_sweep",
     "test_loggers", "test_memory", "test_recovery", "test_commands", "test_readme", "test_substitutions",
     "test_interruption", "test_windows", "test_faults", "test_placement", "test_start", "test_compiling", "test_shards",
-    "test_reproduce_paper",
+    "test_couplings_kept", "test_int8", "test_lock", "test_reproduce_paper",
 )  # fmt: skip
 SLOW_TESTS = (
     "test_the_installed_wheel_works", "test_help_teaches", "test_compressed_input_from_the_command_line",
@@ -46,7 +46,7 @@ def is_slow(path: Path) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Files of slow tests are not even imported by `make test-quick`: what they need takes 10 s in each process."""
+    """Files of slow tests are not even imported by `make test-quick`: that takes seconds in each process."""
     return True if config.option.markexpr == "not slow" and is_slow(collection_path) else None
 
 

@@ -28,10 +28,11 @@ from plmjac.config import Keys
 from plmjac.draws import generator
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
 from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.structures import PlacedStructure
 from plmjac.files import nearest
 from plmjac.metrics import ranking
 from plmjac.readouts import maps
-from plmjac.records import Atom, Contacts, Protein
+from plmjac.records import Atom, Contacts, Protein, Structure
 from plmjac.store import CorruptStoreError
 
 
@@ -132,12 +133,11 @@ def two_structures(structures: dict[str, Protein], settings: Settings) -> tuple[
     a, b = (_structure(structures, key, name) for key, name in (("a", settings.a), ("b", settings.b)))
     of_a, of_b = match(a.sequence, b.sequence)
     _check_identity(a.sequence, of_a, b.sequence, of_b, f"evaluation.b={b.id}", settings)
-    known_a, known_b = _contacts(a, settings), _contacts(b, settings)
-    length = len(a)
-    moved = Contacts(np.zeros((length, length), dtype=bool), np.zeros(length, dtype=bool))
-    moved.pairs[np.ix_(of_a, of_a)] = known_b.pairs[np.ix_(of_b, of_b)]
-    moved.resolved[of_a] = known_b.resolved[of_b]
-    first, second = np.triu_indices(length, k=settings.min_separation)
+    columns = np.full(len(a), -1, dtype=np.int64)
+    columns[of_a] = of_b
+    known_a = _contacts(a.id, a.structure, settings)
+    moved = _contacts(b.id, b.structure and PlacedStructure(b.structure, columns), settings)
+    first, second = np.triu_indices(len(a), k=settings.min_separation)
     resolved = known_a.resolved & moved.resolved
     keep = resolved[first] & resolved[second]
     first, second = first[keep], second[keep]
@@ -238,12 +238,12 @@ def _structure(structures: dict[str, Protein], key: str, name: str) -> Protein:
     return structures[name]
 
 
-def _contacts(protein: Protein, settings: Settings) -> Contacts:
-    assert protein.structure is not None
+def _contacts(name: str, structure: Structure | None, settings: Settings) -> Contacts:
+    assert structure is not None
     try:
-        return protein.structure.contacts(settings.atom, settings.cutoff)
+        return structure.contacts(settings.atom, settings.cutoff)
     except ValueError as error:
-        raise EvaluationError(f"{protein.id}: {error}") from None
+        raise EvaluationError(f"{name}: {error}") from None
 
 
 def _check_identity(

@@ -22,6 +22,7 @@ from plmjac.datasets.alignment import AlignedRow, identity_and_coverage, read_al
 from plmjac.draws import generator
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
 from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.structures import PlacedStructure
 from plmjac.evaluation.tables import not_scored
 from plmjac.files import nearest, shorten
 from plmjac.metrics import PARTS, RANGES, Range, hits_in, in_words, ranking, scores_of
@@ -72,14 +73,12 @@ class Reference:
                 f"{self.row.id}: {same} of its {len(self.row.residues)} residues are those of {protein.id}, below "
                 f"evaluation.min_identity={settings.min_identity:g}"
             )
+        columns = np.full(len(self.row.residues), -1, dtype=np.int64)
+        columns[of_row] = of_structure
         try:
-            known = protein.structure.contacts(settings.atom, settings.cutoff)
+            self.contacts = PlacedStructure(protein.structure, columns).contacts(settings.atom, settings.cutoff)
         except ValueError as error:
             raise EvaluationError(f"{protein.id}: {error}") from None
-        length = len(self.row.residues)
-        self.contacts = Contacts(np.zeros((length, length), dtype=bool), np.zeros(length, dtype=bool))
-        self.contacts.pairs[np.ix_(of_row, of_row)] = known.pairs[np.ix_(of_structure, of_structure)]
-        self.contacts.resolved[of_row] = known.resolved[of_structure]
 
     def __len__(self) -> int:
         return len(self.row.residues)

@@ -130,8 +130,8 @@ class PredictSettings(Keys):
     def _a_folder(cls, store: Any) -> Any:
         if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(store)):
             raise ValueError(
-                f"a store is a folder of this machine, not {scheme[0]}...: it comes about by renaming, which object "
-                "stores do not have. Write it to a disk and copy it when it is complete (docs/scale.md)"
+                f"a store is a folder of this machine, not {scheme[0]}...: its files are put in place by renaming, "
+                "which object stores do not have. Write it to a disk and copy it when it is complete (docs/scale.md)"
             )
         return store
 
