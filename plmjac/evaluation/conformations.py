@@ -157,6 +157,9 @@ def class_scores(
     """
     values = scores[both.first, both.second].astype(np.float64)
     known = np.isfinite(values)
+    if not known.any():
+        yield {**facts, "reason": "the map has no score for any pair that both structures resolve"}
+        return
     spread = float(values[known].std()) or 1.0
     standard = (values - values[known].mean()) / spread
     place = _places(scores, both)

@@ -98,7 +98,8 @@ class Esm2Fused(Esm2Fast):
         """All layers on the contiguous `x`, in place."""
         cos, sin = turn[:, 0, 0].real.contiguous(), turn[:, 0, 0].imag.contiguous()
         if self.taken & {"norm", "rotation", "gelu"}:
-            from plmjac.models import fused_triton as fused  # noqa: PLC0415 - Triton is not everywhere
+            # Triton, which not every machine has
+            from plmjac.models import fused_triton as fused  # noqa: PLC0415
 
         channels: Tensor | None = None  # those of the layer's first norm, where the layer before has made them
         for layer in self.layers:
