@@ -52,7 +52,7 @@ reproduce-tiny: install ## The paper's analyses on five domains with the bundled
 test: install ## Run every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-test-quick: install ## The tests that take seconds (a few minutes in all), while working on the code
+test-quick: install ## The tests that take seconds (two minutes in all), while working on the code
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-weights: install ## Fetch AntiBERTy's weights (100 MB) and the published esm2_8m (30 MB), and test with them

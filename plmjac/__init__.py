@@ -12,11 +12,12 @@
 Names are imported when they are first used, so that `import plmjac` costs nothing.
 """
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plmjac.api import categorical_jacobian, contact_map, couplings, plot_contacts
+    from plmjac.api import categorical_jacobian, contact_map, couplings
+    from plmjac.evaluation.pictures import plot_contacts
     from plmjac.models import load_model
     from plmjac.store import open_store
 
@@ -28,15 +29,13 @@ _HOME = {
     "couplings": "plmjac.api",
     "load_model": "plmjac.models",
     "open_store": "plmjac.store",
-    "plot_contacts": "plmjac.api",
+    "plot_contacts": "plmjac.evaluation.pictures",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
-
-        return version("plmjac")
+        return metadata.version("plmjac")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'plmjac' has no attribute {name!r}")

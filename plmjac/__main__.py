@@ -3,6 +3,9 @@
 import runpy
 import sys
 
+import plmjac
+from plmjac.files import nearest
+
 COMMANDS = {
     "predict": "compute Jacobians and contact maps, or contact recovery under masking",
     "plan": "forecast a run with the arguments of predict; nothing is run",
@@ -19,14 +22,10 @@ def main() -> None:
         sys.argv = [f"plmjac {command}", *arguments]
         runpy.run_module(f"plmjac.{command}", run_name="__main__", alter_sys=False)
     elif command in ("--version", "-V"):
-        import plmjac
-
         print(f"plmjac {plmjac.__version__}")
     elif command in ("--help", "-h"):
         print(usage())
     else:
-        from plmjac.files import nearest
-
         said = f"there is no command {command!r}; {nearest(command, COMMANDS)}\n\n" if command else ""
         sys.exit(_refused(said + usage()))
 

@@ -4,8 +4,6 @@
 """
 
 from operator import index
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,11 +14,6 @@ from plmjac import jacobian as method
 from plmjac.alphabet import clean, encode
 from plmjac.metrics import square
 from plmjac.models import LanguageModel
-
-if TYPE_CHECKING:
-    from plmjac.plots import Figure
-    from plmjac.records import Atom, Protein
-    from plmjac.store import StoredProtein
 
 DEFAULT_MAX_TOKENS = 4096
 
@@ -61,7 +54,7 @@ def couplings(jacobian: Tensor | np.ndarray, i: int, j: int) -> Float[Tensor, "2
 
 def _checked(jacobian: Tensor | np.ndarray, positions: tuple[int, int] | None = None) -> Float[Tensor, "R A L 20"]:
     """A Jacobian as a tensor of float32 or float64. Raises ValueError for what has another shape."""
-    tensor = _as_tensor(jacobian)
+    tensor = method.as_tensor(jacobian)
     if tensor.ndim != 4 or tensor.shape[3] != 20:
         raise ValueError(f"a Jacobian has the shape (L, 20, L, 20), this has {tuple(tensor.shape)}")
     first, last = _within(positions, tensor.shape[2])
@@ -77,17 +70,6 @@ def _within(positions: tuple[int, int] | None, length: int) -> tuple[int, int]:
     if not 0 <= first < last <= length:
         raise ValueError(f"positions ({first}, {last}) of {length} residues: half-open, counted from 0, within them")
     return first, last
-
-
-def _as_tensor(values: object) -> Tensor:
-    """Real numbers as a tensor. Raises ValueError for anything else."""
-    try:
-        tensor = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"this is no array of numbers but of type {type(values).__name__}") from None
-    if tensor.is_complex():
-        raise ValueError("these are complex numbers; a map and a Jacobian are of real ones")
-    return tensor
 
 
 def categorical_jacobian(
@@ -110,53 +92,3 @@ def categorical_jacobian(
     tokens = torch.from_numpy(encode(letters)).to(model.device)
     rows = _within(positions, len(letters))
     return method.categorical_jacobian(model.logits, tokens, rows=rows, max_tokens=max_tokens)
-
-
-def plot_contacts(
-    protein: "StoredProtein | Tensor | np.ndarray",
-    structure: "str | Path | Protein | None" = None,
-    *,
-    sequence: str | None = None,
-    name: str = "contacts",
-    pairs: float = 1.0,
-    atom: "Atom" = "cb",
-    cutoff: float = 8.0,
-    title: str | None = None,
-    path: str | Path | None = None,
-) -> "Figure":
-    """Draw a contact map: scores above, below them the structure's contacts and the best `pairs` x L pairs.
-
-    `protein` is one of a store (`name` says which of its maps), or a map (L, L) with its `sequence`. `structure` is a
-    PDB or mmCIF file, a folder of these, or a `Protein` with a structure; its chain is found by id or sequence as in
-    evaluations. Contacts are `atom`s closer than `cutoff` angstrom. With `path` the figure is written there as well.
-    Raises ValueError where the structure has no chain of this sequence.
-    """
-    from plmjac.evaluation.pictures import picture
-    from plmjac.evaluation.scoring import Structures
-    from plmjac.plots import save
-    from plmjac.records import Protein
-    from plmjac.store import StoredProtein
-
-    if isinstance(protein, StoredProtein):
-        stored, scores = protein, protein.array(name)
-    else:
-        scores = _as_tensor(protein).detach().cpu().numpy()
-        if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
-            raise ValueError(f"a contact map has the shape (L, L), this has {scores.shape}")
-        stored = StoredProtein(Path(), "protein", clean(sequence)[0] if sequence else "X" * len(scores))
-    if len(stored) != len(scores):
-        raise ValueError(f"a map of {len(scores)} residues and a sequence of {len(stored)}")
-    found = None
-    if structure is not None:
-        from plmjac.datasets import build
-
-        read = [structure] if isinstance(structure, Protein) else build("pdb", path=str(structure))
-        structures = Structures(each for each in read if isinstance(each, Protein))
-        answer = structures.find(stored)
-        if isinstance(answer, str):
-            raise ValueError(f"{structure}: {answer}; give the protein's sequence=...")
-        found = answer
-    figure = picture(stored, scores, found, pairs=pairs, atom=atom, cutoff=cutoff, title=title)
-    if path is not None:
-        save(figure, Path(path))
-    return figure

@@ -18,10 +18,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from plmjac.files import UsageError as UsageError
 from plmjac.files import nearest as nearest
+from plmjac.models.registry import names, options_of
 
 DONE, USAGE, SOME_FAILED = 0, 2, 3
 
@@ -29,6 +30,12 @@ log = logging.getLogger("plmjac")
 
 Config = dict[str, Any]
 M = TypeVar("M", bound=BaseModel)
+
+
+class Keys(BaseModel):
+    """The keys of a configuration or of a part of it: an unknown one is an error, and none changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def config_dir() -> Path:
@@ -47,8 +54,6 @@ def options(group: str) -> list[str]:
 
 def add_registered_models() -> None:
     """Make `model=name` compose for models that were registered from outside the package and have no YAML."""
-    from plmjac.models.registry import names, options_of
-
     for name in set(names()) - set(options("model")):
         node = {"name": name, **options_of(name)}
         ConfigStore.instance().store(name, node | ({"seed": "${seed}"} if "seed" in node else {}), group="model")
@@ -95,7 +100,7 @@ def run(config_name: str, job: Callable[[Config], int], added_groups: Iterable[s
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        return USAGE  # Hydra has said what is wrong
+        return USAGE  # Hydra has printed the mistake
     if errors:
         raise errors[0]
     return min((code for code in codes if code != DONE), default=DONE)  # a usage error before failed proteins
@@ -133,13 +138,13 @@ def _homeless(error: RuntimeError) -> str:
 def _with_plus(argument: str, groups: Iterable[str]) -> str:
     """An argument as Hydra needs it: with the plus of an added group or a model's option, and ~/ written out."""
     argument = re.sub(r"^(\+*[\w.]+=)~(?=/)", lambda found: found[1] + str(Path.home()), argument)
-    # Whether a model takes an option is the registry's to say, not the YAML's.
+    # The registry knows which options a model takes, not the YAML.
     argument = re.sub(r"^\+?(?=model\.\w+=)", "++", argument)
     return f"+{argument}" if any(argument.startswith(f"{group}=") for group in groups) else argument
 
 
 def _explain(error: Exception, config_name: str | None) -> str:
-    """Hydra's message, with the nearest right word in the place of its advice to add the wrong one."""
+    """Hydra's message, with the nearest right word instead of its advice to add the wrong one."""
     text = str(error).strip()
     missing = re.search(r"full_key: (\S+)", text) if "Missing mandatory value" in text else None
     if missing:
@@ -185,9 +190,10 @@ def _problem(problem: Any, schema: type[BaseModel], group: str) -> str:
         return f"there is no key {where!r}; {nearest(str(problem['loc'][-1]), known)}"
     if problem["type"] == "missing":
         return f"{where} is needed: give {where}=..."
+    said = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # several keys; the message names them
-        return str(problem["msg"]).removeprefix("Value error, ")
-    return f"{where}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        return said
+    return f"{where}={problem['input']!r}: {said[0].lower()}{said[1:]}"
 
 
 def _fields_at(schema: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
@@ -201,7 +207,7 @@ def _fields_at(schema: type[BaseModel], path: tuple[str | int, ...]) -> list[str
 
 
 def _set_up_logging() -> None:
-    """Plain sentences on stderr; Python's own names of modules and levels help nobody here."""
+    """Plain sentences on stderr, without Python's names of modules and levels."""
     root = logging.getLogger()
     if not root.handlers:
         handler = logging.StreamHandler(sys.stderr)

@@ -1,7 +1,7 @@
 """Random choices that depend on what they are for and on nothing else.
 
 Every choice has a key, such as (seed, protein, segment, step): the same key gives the same choice on any rank, in any
-batch and order, on any machine. It gives up speed: a generator is made for each choice, some 20 microseconds.
+batch and order, on any machine. Making a generator for each choice costs some 20 microseconds.
 """
 
 import json

@@ -8,21 +8,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
+from pydantic import BaseModel, Field, create_model, field_validator
 
-from plmjac.config import DONE, SOME_FAILED, Config, UsageError, nearest, options, parse, run
+from plmjac.config import DONE, SOME_FAILED, Config, Keys, UsageError, nearest, options, parse, run
+from plmjac.evaluation import find
 from plmjac.inference.settings import LoggerSettings
 
 if TYPE_CHECKING:
-    from plmjac.evaluation import Evaluation
+    from plmjac.evaluation.base import Evaluation
 
 log = logging.getLogger("plmjac.evaluate")
 
 
-class EvaluateConfig(BaseModel):
+class EvaluateConfig(Keys):
     """The keys of conf/evaluate.yaml; `evaluation` has the schema of the evaluation that is named."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     store: tuple[Path, ...]
     out: Path | None
@@ -44,8 +43,6 @@ def parse_evaluate(config: Config) -> "tuple[Evaluation, EvaluateConfig]":
         if name := chosen.get("name") if isinstance(chosen, dict) else chosen:
             raise UsageError(f"there is no evaluation {name!r}; {nearest(str(name), listed)}")
         raise UsageError(f"which evaluation? Add one of: {'  '.join(f'+evaluation={each}' for each in listed)}")
-    from plmjac.evaluation import find
-
     evaluation = find(chosen["name"])
     schema = create_model("EvaluateConfig", __base__=EvaluateConfig, evaluation=(evaluation.Settings, ...))
     return evaluation, parse(schema, config)
@@ -54,8 +51,8 @@ def parse_evaluate(config: Config) -> "tuple[Evaluation, EvaluateConfig]":
 def evaluate(config: Config) -> int:
     """Run one evaluation and return its exit code."""
     evaluation, settings = parse_evaluate(config)
-    from plmjac.evaluation.inputs import inputs_of
-    from plmjac.evaluation.output import default_folder, write
+    from plmjac.evaluation.inputs import inputs_of  # noqa: PLC0415 - pandas, Zarr, matplotlib, 3 s
+    from plmjac.evaluation.output import default_folder, write  # noqa: PLC0415 - as above
 
     inputs = inputs_of(settings.store, settings.dataset, settings.structures)
     outcome = evaluation.evaluate(inputs, settings.evaluation)
@@ -63,7 +60,7 @@ def evaluate(config: Config) -> int:
     images = write(outcome, out, inputs.caution)
     print("\n".join([*filter(None, [inputs.caution]), outcome.text]))
     if settings.logger.name != "none":
-        from plmjac.inference.loggers import log_outcome
+        from plmjac.inference.loggers import log_outcome  # noqa: PLC0415 - Lightning, 2 s
 
         log_outcome(settings.logger, config, Path(f"{out.absolute()}-logs"), outcome.metrics, outcome.tables, images)
     if not outcome.scored:

@@ -12,8 +12,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    import httpx
 
 log = logging.getLogger(__name__)
 
@@ -44,20 +49,23 @@ class _BadContent(Exception):
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yields a temporary file beside `path`; when the block ends without an error it takes the place of `path`.
 
     The bytes and the new name are forced to the disk, so that even after a power cut there is the old file or the whole
-    new one. Its name is unique: several processes may write the same file, and the last rename wins.
+    new one; `durable=False` saves these two waits. The temporary name is unique: several processes may write the same
+    file, and the last rename wins.
     """
     temporary = path.with_name(f"{TEMPORARY}{uuid4().hex[:12]}-{path.name[-80:]}")
     try:
         yield temporary
-        sync(temporary)
+        if durable:
+            sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    if durable:
+        sync(path.parent)
 
 
 def is_temporary(name: str) -> bool:
@@ -65,9 +73,9 @@ def is_temporary(name: str) -> bool:
     return name.startswith(TEMPORARY) or (name.startswith(".") and name.endswith(".tmp"))
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even after a power cut."""
-    with replacing(path) as temporary:
+def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file so that it is there whole or not at all, if `durable` even after a power cut."""
+    with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(data)
 
 
@@ -78,6 +86,15 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no such file or it holds something else."""
+    try:
+        known = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def cache_folder(*parts: str) -> Path:
@@ -97,10 +114,9 @@ def cache_folder(*parts: str) -> Path:
 def remembered(name: str) -> dict[str, Any]:
     """The JSON object of this name in the cache folder; empty where there is none or it cannot be read."""
     try:
-        known = json.loads(cache_folder(name).read_bytes())
-    except (OSError, ValueError):
+        return read_object(cache_folder(name))
+    except UsageError:
         return {}
-    return known if isinstance(known, dict) else {}
 
 
 def remember(name: str, known: Mapping[str, Any]) -> bool:
@@ -135,8 +151,9 @@ def download(
     """
     if target.exists():
         return target
-    import httpx  # these two take 0.15 s to import, and most runs download nothing
-    import stamina
+    # 0.15 s, and most runs download nothing
+    import httpx  # noqa: PLC0415
+    import stamina  # noqa: PLC0415
 
     def is_worth_retrying(error: Exception) -> bool:
         if isinstance(error, httpx.HTTPStatusError):
@@ -148,8 +165,14 @@ def download(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for attempt in stamina.retry_context(on=is_worth_retrying, attempts=attempts, wait_initial=wait, timeout=None):
-            with attempt, replacing(target) as temporary:
-                digest = _stream(url, temporary, timeout, progress)
+            # Some servers send a .gz file as Content-Encoding: gzip, and it arrives unpacked; readers go by content.
+            headers = {"Accept-Encoding": "identity", "User-Agent": "plmjac"}
+            with (
+                attempt,
+                replacing(target) as temporary,
+                httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response,
+            ):
+                digest = _stream(response, temporary, Path(url.split("?")[0]).name, progress)
                 if sha256 is not None and digest != sha256:
                     raise _BadContent(f"its sha256 is {digest}, expected {sha256}")
                 _apply(check, temporary)
@@ -168,6 +191,7 @@ def download(
             f"cannot write to the cache folder {target.parent} ({error.strerror}); set dataset.cache or the "
             "environment variable PLMJAC_CACHE to a folder that can be written"
         ) from None
+    log.debug("downloaded %s", url)
     return target
 
 
@@ -182,30 +206,22 @@ def _apply(check: Callable[[Path], None] | None, path: Path) -> None:
         raise _BadContent(str(error)) from None
 
 
-def _stream(url: str, path: Path, timeout: float, progress: bool) -> str:
-    """Write the body to a file block by block, and return its sha256."""
-    import httpx
-    from tqdm import tqdm
-
+def _stream(response: "httpx.Response", path: Path, name: str, progress: bool) -> str:
+    """Write the body of an answer to a file block by block, and return its sha256."""
     digest = hashlib.sha256()
-    # Some servers send a .gz file as Content-Encoding: gzip, and it arrives unpacked; the readers go by content.
-    headers = {"Accept-Encoding": "identity", "User-Agent": "plmjac"}
+    response.raise_for_status()
+    size = int(response.headers.get("Content-Length", 0)) or None
+    # disable=None: no bar where stderr is a file or a log.
     with (
-        httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response,
         path.open("wb") as file,
-    ):
-        response.raise_for_status()
-        size = int(response.headers.get("Content-Length", 0)) or None
-        # disable=None: no bar where stderr is a file or a log.
-        with tqdm(
-            total=size, unit="B", unit_scale=True, desc=Path(url.split("?")[0]).name, leave=False,
-            disable=None if progress else True,
-        ) as bar:  # fmt: skip
-            for block in response.iter_bytes():
-                file.write(block)
-                digest.update(block)
-                bar.update(response.num_bytes_downloaded - bar.n)
-    log.debug("downloaded %s", url)
+        tqdm(
+            total=size, unit="B", unit_scale=True, desc=name, leave=False, disable=None if progress else True,
+        ) as bar,
+    ):  # fmt: skip
+        for block in response.iter_bytes():
+            file.write(block)
+            digest.update(block)
+            bar.update(response.num_bytes_downloaded - bar.n)
     return digest.hexdigest()
 
 

@@ -3,8 +3,7 @@
 Any of SIGNALS ends a run within seconds, wherever it is, with exit code 75 ("run the same command again").
 
 The handler raises in the main thread: the store is made to be killed at any instant, so no place is unsafe. If a long
-call keeps Python from getting there, a thread that C code wakes ends the process after some seconds. Gives up a tidy
-shutdown for a certain one.
+call keeps Python from getting there, a thread that C code wakes ends the process after some seconds.
 """
 
 import contextlib
@@ -40,7 +39,7 @@ TO_MEND = {
     errno.EOPNOTSUPP: "give store= a place on a POSIX file system",
     errno.EINVAL: "give store= a place on a POSIX file system",
 }
-"""Errors that come again until somebody does something: exit code 2, so that no job is requeued for ever."""
+"""Errors that come again until the user mends something: exit code 2, so that no job is requeued for ever."""
 
 PASSING = {
     errno.ENOSPC: "make room",
@@ -110,7 +109,7 @@ def _exit(code: int) -> NoReturn:
 
 
 def _watch() -> None:
-    """Have a thread told of signals by C code, for when the main thread is in a call that does not come back."""
+    """Start a thread that C code wakes at a signal, for when the main thread is in a call that does not return."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     _wakeup.append(theirs)
@@ -161,7 +160,7 @@ def leave(code: int) -> NoReturn:
 
 def end(message: str, code: int = INTERRUPTED) -> NoReturn:
     """Say why and end the process at once: nothing that a library does at exit may keep it or change its code."""
-    with contextlib.suppress(OSError, ValueError):  # nobody may be left to read it
+    with contextlib.suppress(OSError, ValueError):  # stderr may be closed
         sys.stdout.flush()
         print(f"\n{message}", file=sys.stderr, flush=True)
     _exit(code)

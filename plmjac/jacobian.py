@@ -26,6 +26,17 @@ BLOCK_BYTES = 16 * 2**20
 """Working memory of the reductions: rows are taken in blocks of about this size."""
 
 
+def as_tensor(values: object) -> Tensor:
+    """Real numbers as a tensor. Raises ValueError for anything else."""
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"this is no array of numbers but of type {type(values).__name__}") from None
+    if tensor.is_complex():
+        raise ValueError("these are complex numbers; a map and a Jacobian are of real ones")
+    return tensor
+
+
 def all_letters(length: int) -> Int64[Tensor, "L 20"]:
     """The tokens each position is set to in the paper: each of the 20 amino acids."""
     return torch.arange(NUM_AMINO_ACIDS).expand(length, -1)

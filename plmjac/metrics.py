@@ -6,11 +6,14 @@ scores like a fixed choice and not like luck.
 """
 
 import math
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
 from plmjac.records import Contacts
+
+Range = Literal["all", "short", "medium", "long"]
 
 RANGES: dict[str, tuple[int, int | None]] = {
     "all": (6, None),
@@ -31,15 +34,6 @@ def square(rows: Float[np.ndarray, "R L"], first: int) -> Float[np.ndarray, "L L
     scores[:, first:last] = rows.T
     scores[first:last] = rows
     return scores
-
-
-def candidate_pairs(contacts: Contacts, min_separation: int = 6, max_separation: int | None = None) -> Pairs:
-    """Pairs i < j with min_separation <= j - i < max_separation whose residues are both resolved, in order."""
-    first, second = np.triu_indices(len(contacts.resolved), k=max(1, min_separation))
-    keep = contacts.resolved[first] & contacts.resolved[second]
-    if max_separation is not None:
-        keep &= second - first < max_separation
-    return first[keep], second[keep]
 
 
 def ranking(scores: Float[np.ndarray, "L L"]) -> Pairs:
@@ -116,6 +110,26 @@ def precisions(hits: Bool[np.ndarray, " N"], counts: Int64[np.ndarray, " K"]) ->
     taken = np.clip(counts, 1, len(hits))
     curve: Float64[np.ndarray, " K"] = np.cumsum(hits)[taken - 1] / taken
     return curve
+
+
+PARTS = {"P@L": 1, "P@L/2": 2, "P@L/5": 5}
+"""The usual precisions: of the top L pairs, of L / 2 and of L / 5."""
+
+
+def scores_of(hits: Bool[np.ndarray, " N"], length: int) -> dict[str, int | float | str]:
+    """The columns of a table for one ranking: pairs, contacts, the precisions of `PARTS`, chance, reason (for NaN)."""
+    return {
+        "pairs": len(hits),
+        "contacts": int(hits.sum()),
+        **{name: precision_at(hits, length // part) for name, part in PARTS.items()},
+        "chance": chance(hits),
+        "reason": reason_for_nan(hits),
+    }
+
+
+def in_words(low: int, high: int | None) -> str:
+    """A half-open range of separations: "|i-j| >= 6", "6 <= |i-j| < 12"."""
+    return f"|i-j| >= {low}" if high is None else f"{low} <= |i-j| < {high}"
 
 
 def reason_for_nan(hits: Bool[np.ndarray, " N"]) -> str:

@@ -3,13 +3,17 @@
 import sys
 
 from plmjac.config import DONE, Config, run
-from plmjac.inference.forecast import forecast_of
+from plmjac.datasets import build
 from plmjac.inference.settings import parse_predict
 
 
 def plan(config: Config) -> int:
     """Print the forecast of a prediction and return the exit code."""
-    for line in forecast_of(parse_predict(config)):
+    settings = parse_predict(config)
+    dataset = build(**settings.dataset)  # whose mistakes need not wait for what is imported now
+    from plmjac.inference.forecast import forecast_of  # noqa: PLC0415 - torch and Zarr, 2.5 s
+
+    for line in forecast_of(settings, dataset):
         print(line)
     return DONE
 

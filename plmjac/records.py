@@ -111,7 +111,7 @@ class ContactList:
 class Chains:
     """The chains of a complex in one sequence: half-open spans in order; residues between two are a linker.
 
-    The model is told that each chain after the first begins `index_gap` residues further on than it stands. As text:
+    The model sees each chain after the first `index_gap` residues further on. As text:
     "0:120 145:265 +200", the last word where there is a gap. Raises ValueError for spans that overlap or are empty.
     """
 
@@ -139,7 +139,7 @@ class Chains:
 
     @classmethod
     def of(cls, length: int, breaks: Sequence[int], linkers: Sequence[Sequence[int]], index_gap: int) -> "Chains":
-        """From what a store says of them: where chains start after the first, and the linkers before those."""
+        """From the attributes of a store: where chains after the first start, and the linkers before them."""
         stop_before = {stop: start for start, stop in linkers}
         stops = [*(stop_before.get(start, start) for start in breaks), length]
         return cls(tuple(zip([0, *breaks], stops, strict=True)), index_gap)
@@ -156,7 +156,7 @@ class Chains:
         return tuple((stop, start) for stop, start in zip(stops, self.breaks, strict=True) if start > stop)
 
     def positions(self) -> Int64[np.ndarray, " L"] | None:
-        """The residue index of every residue as the model is told it; None where it is 0, 1, ..., L - 1."""
+        """The residue index that the model is given for every residue; None where it is 0, 1, ..., L - 1."""
         if not self.index_gap:
             return None
         indices = np.arange(self.spans[-1][1], dtype=np.int64)
@@ -200,7 +200,7 @@ class Protein:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A record of the input that could not become a `Protein`; it is reported and never stops the others."""
+    """A record of the input that could not become a `Protein`; it is reported, and the others are computed."""
 
     id: str
     reason: str
@@ -212,7 +212,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Filtered:
-    """A record that the dataset was told to leave out (a length filter, say): told in the manifest, not a failure."""
+    """A record that a filter of the dataset left out (by length, say): listed in the manifest, not a failure."""
 
     id: str
     reason: str
@@ -293,9 +293,9 @@ class WorkItem:
     cost: float = 0.0
     chains: Chains | None = None
     id: str = ""
-    """The id of the record; the key where nothing else is said."""
+    """The id of the record; by default the key."""
     rows: tuple[int, int] = (0, 0)
-    """The rows of the protein that are computed, first <= i < last; all of them where nothing else is said."""
+    """The rows of the protein that are computed, first <= i < last; by default all of them."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", self.id or self.key)

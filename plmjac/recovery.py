@@ -2,8 +2,8 @@
 
 A curve is the recovery R of one segment's contacts at growing steps of a schedule; R = sum(P0 Pm) / sum(P0 P0) over the
 segment's block, P0 the contact map of the full sequence and Pm of the masked one. Definitions are those of Zhang et al.
-(PNAS 2024) as their notebooks have them. Pure arrays: no store, no table, no figure; it gives up what a model of
-censoring would add, so the denominator of a fraction shrinks where segments run out of residues, and comes with it.
+(PNAS 2024) as their notebooks have them. Pure arrays: no store, no table, no figure. Without a model of censoring: the
+denominator of a fraction shrinks where segments run out of residues, and is returned with it.
 """
 
 import math

@@ -6,24 +6,21 @@ It shows the run, the evaluation that belongs to the kind of store, contact maps
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
-from plmjac.config import DONE, Config, UsageError, parse, run
-
-if TYPE_CHECKING:
-    from plmjac.evaluation import Inputs
+from plmjac.config import DONE, Config, Keys, UsageError, parse, run
+from plmjac.evaluation import find
 
 log = logging.getLogger("plmjac.report")
 
-EVALUATION_OF = {"jacobian": "contact_precision", "recovery": "contact_recovery"}  # by kind of store
+REPORT_OF = {"jacobian": ("contact_precision", True), "recovery": ("contact_recovery", False)}
+"""By kind of store: the evaluation that is shown, and whether there is an interactive view of contact maps."""
 
 
-class ReportConfig(BaseModel):
+class ReportConfig(Keys):
     """The keys of conf/report.yaml; those of the evaluations are checked by their own schemas."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     store: tuple[Path, ...] = Field(min_length=1)
     out: Path | None
@@ -44,9 +41,13 @@ class ReportConfig(BaseModel):
 def report(config: Config) -> int:
     """Write the report of one or several stores of a kind and return the exit code."""
     settings = parse(ReportConfig, config)
-    from plmjac.evaluation.inputs import inputs_of
+    from plmjac.evaluation.inputs import inputs_of  # noqa: PLC0415 - pandas, Zarr, matplotlib, 3 s
+    from plmjac.page import View, page_of  # noqa: PLC0415 - torch, 2 s
 
-    text = _page(inputs_of(settings.store, settings.dataset, settings.structures), settings)
+    inputs = inputs_of(settings.store, settings.dataset, settings.structures)
+    name, has_view = _report_of({store.kind for store in inputs.stores}, settings)
+    view = View(settings.ids, settings.max_proteins, int(settings.couplings_mb * 1e6)) if has_view else None
+    text = page_of(inputs, name, parse(find(name).Settings, getattr(settings, name), name), view)
     out = settings.out or Path(f"{settings.store[0].absolute()}-report.html")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -57,18 +58,15 @@ def report(config: Config) -> int:
     return DONE
 
 
-def _page(inputs: "Inputs", settings: ReportConfig) -> str:
-    """The report as HTML. Raises UsageError where the stores are not of one kind that has a report."""
-    from plmjac.evaluation import find
-    from plmjac.page import page_of
-
-    kinds = sorted({store.kind for store in inputs.stores})
-    if len(kinds) != 1 or kinds[0] not in EVALUATION_OF:
-        raise UsageError(f"a report is of stores of one kind, {' or '.join(EVALUATION_OF)}; these are {kinds}")
-    if kinds[0] != "jacobian" and settings.ids is not None:
-        raise UsageError(f"ids has no effect on a report of {kinds[0]} stores, which has no interactive view")
-    chosen = parse(find(name := EVALUATION_OF[kinds[0]]).Settings, getattr(settings, name), name)
-    return page_of(inputs, name, chosen, settings.ids, settings.max_proteins, int(settings.couplings_mb * 1e6))
+def _report_of(kinds: set[str], settings: ReportConfig) -> tuple[str, bool]:
+    """The row of `REPORT_OF`. Raises UsageError where the stores are not of one kind that has a report."""
+    kind, *others = sorted(kinds)
+    if others or kind not in REPORT_OF:
+        raise UsageError(f"a report is of stores of one kind, {' or '.join(REPORT_OF)}; these are {sorted(kinds)}")
+    name, has_view = REPORT_OF[kind]
+    if not has_view and settings.ids is not None:
+        raise UsageError(f"ids has no effect on a report of {kind} stores, which has no interactive view")
+    return name, has_view
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 A schedule is a settings object that answers two questions of a segment: which steps are there, and which residues are
 visible at one of them. Step f stands for f residues a side, 2 f in all. Pure: the same mask on any rank, in any batch.
-It gives up generality: a schedule knows the segment and the length, not the sequence or the contacts.
+A schedule knows the segment and the length, not the sequence or the contacts.
 """
 
 from dataclasses import dataclass
@@ -162,7 +162,7 @@ class Contexts:
 
 
 def contexts(schedule: Schedule, segments: list[Segment], *, length: int, key: Key) -> Contexts:
-    """The contexts of a protein's segments under a schedule; `key` is (seed, protein), what random draws hang on."""
+    """The contexts of a protein's segments under a schedule; `key` is (seed, protein), on which random draws depend."""
     rows: list[tuple[int, int, int]] = []
     shown: list[Bool[np.ndarray, " L"]] = []
     outcomes = []

@@ -1,10 +1,11 @@
 """Secondary structure from backbone atoms: H, E or - for every residue, as pydssp assigns them.
 
-What Zhang et al. (2024) chose pairs of segments by. Unresolved residues are -, and make no hydrogen bonds. It gives up
-DSSP's finer classes, bends and turns, which pydssp does not know.
+Zhang et al. (2024) chose pairs of segments by it. Unresolved residues are -, and make no hydrogen bonds. DSSP's finer
+classes, bends and turns, are not told apart.
 """
 
 import numpy as np
+import pydssp.pydssp_numpy as pydssp
 from jaxtyping import Float64
 
 MIN_RESIDUES = 6
@@ -16,8 +17,6 @@ def secondary_structure(backbone: Float64[np.ndarray, "L 4 3"]) -> str:
     length = len(backbone)
     if length < MIN_RESIDUES:
         return "-" * length
-    import pydssp.pydssp_numpy as pydssp  # its package imports torch: a second that most runs need not wait
-
     with np.errstate(all="ignore"):  # NaN compares as no bond
         _, helix, strand = pydssp.assign(backbone).T
     there = np.isfinite(backbone).all(axis=(1, 2))

@@ -2,7 +2,7 @@
 
 Each way of choosing is a settings object with the paper's thresholds as keys (Zhang et al. 2024; docs/method.md). What
 it chooses from is the contact map of the full sequence, P0, and for pairs the secondary structure. Pure: files are read
-elsewhere. It gives up the authors' own random draws, which had no seed; `list` takes their choices as they are.
+elsewhere. The authors' own random draws had no seed and cannot be repeated; `list` takes their choices as they are.
 """
 
 import re
@@ -46,7 +46,7 @@ class SegmentChoice(Protocol):
     def choose(self, evidence: Evidence, key: Key) -> list[Segment]:
         """The segments of one protein in order; none where nothing in it is as asked for.
 
-        `key` is (seed, protein), what random draws hang on. Raises ValueError where something that is needed is not
+        `key` is (seed, protein), on which random draws depend. Raises ValueError where something that is needed is not
         evidence.
         """
         ...

@@ -3,7 +3,6 @@
 import atexit
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -12,9 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from support import composed
+from support import composed, signals_kept
 
-from plmjac import interruption
 from plmjac.models import LanguageModel, load_model
 
 torch.set_num_threads(1)
@@ -25,26 +23,37 @@ if "PLMJAC_TEST_WEIGHTS" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["PLMJAC_CACHE"], ignore_errors=True)
 
 
-SLOW_FOLDERS = ("evaluation", "coevolution", "models")
+SLOW_FOLDERS = ("evaluation", "coevolution", "models", "faults", "slurm")
 SLOW_FILES = (
     "test_resume", "test_train_tiny", "test_benchmark", "test_approximation_ways", "test_report", "test_sweep",
     "test_loggers", "test_memory", "test_recovery", "test_commands", "test_readme", "test_substitutions",
     "test_interruption", "test_windows", "test_faults", "test_placement", "test_start", "test_compiling", "test_shards",
-    "test_part_of_protein",
+    "test_couplings_kept", "test_int8", "test_lock", "test_part_of_protein",
 )  # fmt: skip
 SLOW_TESTS = (
     "test_the_installed_wheel_works", "test_help_teaches", "test_compressed_input_from_the_command_line",
     "test_help_and_mistakes_are_answered", "test_every_chain_of_real_structures", "test_a_folder_that_is_gone",
-    "test_a_single_process_with_stale_variables",
+    "test_a_single_process_with_stale_variables", "test_intervals_cover_the_mean",
+    "test_the_8m_architecture_equals_the_plain_loop", "test_batches_do_not_change_the_numbers",
+    "test_repair_and_the_same_commands",
 )  # fmt: skip
 """Left out by `make test-quick`: whole runs, processes of their own, training. Everything else is quick."""
+
+
+def is_slow(path: Path) -> bool:
+    """True for a file of tests that are all slow."""
+    return path.parent.name in SLOW_FOLDERS or path.stem in SLOW_FILES
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files of slow tests are not even imported by `make test-quick`: that takes seconds in each process."""
+    return True if config.option.markexpr == "not slow" and is_slow(collection_path) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as slow what is listed above."""
     for item in items:
-        is_slow = item.path.parent.name in SLOW_FOLDERS or item.path.stem in SLOW_FILES
-        if is_slow or item.name.startswith(SLOW_TESTS):
+        if is_slow(item.path) or item.name.startswith(SLOW_TESTS):
             item.add_marker(pytest.mark.slow)
 
 
@@ -84,11 +93,8 @@ def debug_model() -> LanguageModel:
 @pytest.fixture
 def keep_signals() -> Iterator[None]:
     """Give the signals back to pytest after a run in this process has taken them."""
-    handlers = {number: signal.getsignal(number) for number in interruption.SIGNALS}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    interruption.uninstall()
+    with signals_kept():
+        yield
 
 
 @pytest.fixture

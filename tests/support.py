@@ -1,9 +1,11 @@
 """Plain functions that several test files use: compose a configuration, run a command, hash a store."""
 
 import os
+import signal
 import subprocess
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +15,9 @@ from unittest.mock import patch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from plmjac import interruption
 from plmjac.config import add_registered_models, config_dir
+from plmjac.predict import predict
 from plmjac.readouts import READOUTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +46,25 @@ def run_command(
         command(*arguments, module=module), cwd=cwd, timeout=timeout, capture_output=True, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )  # fmt: skip
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Gives the signals back to pytest after a run in this process has taken them."""
+    handlers = {number: signal.getsignal(number) for number in interruption.SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        interruption.uninstall()
+
+
+def undisturbed_tree(store: Path, *arguments: str) -> dict[str, str]:
+    """The bytes that every other run with these arguments has to come to: of one in this process, from end to end."""
+    with signals_kept():
+        assert predict(composed("predict", *arguments, f"store={store}")) == 0
+    return tree(store)
 
 
 def tree(store: Path) -> dict[str, str]:

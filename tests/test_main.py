@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
 import plmjac
 from plmjac.__main__ import COMMANDS, main
@@ -43,3 +44,8 @@ def test_version_help_and_no_command(monkeypatch: pytest.MonkeyPatch, capsys: py
     code, _, error = said("pedict")
     assert code == 2 and "there is no command 'pedict'; did you mean 'predict'?" in error
     assert said()[0] == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_entry_point_fits_on_a_screen(command: str) -> None:
+    assert len((ROOT / "plmjac" / f"{command}.py").read_text().splitlines()) <= 80

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import ROOT, SHARED, command, composed, tree
+from support import ROOT, SHARED, command, composed, tree, undisturbed_tree
 from test_resume import ENVIRONMENT, start, torchrun, wait_for
 
 from plmjac.alphabet import MASK, decode, encode
@@ -303,12 +303,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def undisturbed(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The bytes that every other run has to come to."""
-    store = tmp_path_factory.mktemp("undisturbed") / "run.zarr"
-    done = subprocess.run(
-        command(*arguments, f"store={store}"), cwd=ROOT, env=ENVIRONMENT, timeout=200, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return tree(store)
+    return undisturbed_tree(tmp_path_factory.mktemp("undisturbed") / "run.zarr", *arguments)
 
 
 def test_killed_and_finished_by_two_ranks(arguments: list[str], undisturbed: dict[str, str], tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from structures import pdb_text, walk
-from support import composed
+from support import composed, signals_kept
 from written_store import sequence_of
 
-from plmjac import open_store, page
+from plmjac import open_store
 from plmjac.datasets import build
 from plmjac.metrics import best_pairs
-from plmjac.page import couplings_of
+from plmjac.page import document, explorer
+from plmjac.page.explorer import couplings_of
 from plmjac.predict import predict as run_predict
 from plmjac.records import Coordinates, Protein
 from plmjac.report import report as run_report
@@ -34,7 +35,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of two demo domains with Jacobians, by the random debug model."""
     store = tmp_path_factory.mktemp("report") / "two.zarr"
     arguments = ["+dataset=demo", "dataset.ids=[2O9S_A,1WVN_A]", "model=debug", "keep=[contacts,jacobian,contact_head]"]
-    assert run_predict(composed("predict", *arguments, f"store={store}", "trainer=cpu", "threads=1")) == 0
+    with signals_kept():
+        assert run_predict(composed("predict", *arguments, f"store={store}", "trainer=cpu", "threads=1")) == 0
     return store
 
 
@@ -104,11 +106,13 @@ def test_couplings_beyond_the_budget_are_the_lowest_scores() -> None:
 
 def test_text_from_files_cannot_become_markup() -> None:
     evil = "</script><script>alert(1)</script>"
-    protein = page.ExplorerProtein(evil, "AC", {"contacts": np.eye(2)})
-    _, script = page.explorer([protein])
+    protein = explorer.ExplorerProtein(evil, "AC", {"contacts": np.eye(2)})
+    _, script = explorer.explorer([protein])
     assert evil not in script and data_of(script)["proteins"][0]["id"] == evil
     shown = (
-        page.table(pd.DataFrame({"id": [evil], "score": [float("nan")]})) + page.terms({evil: evil}) + page.note(evil)
+        document.table(pd.DataFrame({"id": [evil], "score": [float("nan")]}))
+        + document.terms({evil: evil})
+        + document.note(evil)
     )
     assert "<script>" not in shown and "&lt;script&gt;" in shown and "nan" not in shown.lower()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import ROOT, command, tree
+from support import ROOT, command, tree, undisturbed_tree
 
 from plmjac.store import completed, open_store, read_manifest, verify
 
@@ -33,12 +33,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def undisturbed(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The bytes that every other run has to come to."""
-    store = tmp_path_factory.mktemp("undisturbed") / "run.zarr"
-    done = subprocess.run(
-        command(*arguments, f"store={store}"), cwd=ROOT, env=ENVIRONMENT, timeout=200, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return tree(store)
+    return undisturbed_tree(tmp_path_factory.mktemp("undisturbed") / "run.zarr", *arguments)
 
 
 def start(*line: str) -> "subprocess.Popen[str]":

@@ -49,3 +49,9 @@ def test_help_and_mistakes_are_answered_before_anything_slow_is_imported(module:
     for (line, says), said, code in zip(MISTAKES, answers[::2], answers[1::2], strict=False):
         assert code == "2" and says in said, (line, said)
     assert "code 0" in done.stdout and "Exit codes" in done.stdout and answers[-2] == "0"
+
+
+def test_opening_a_store_waits_for_no_tensors() -> None:
+    script = f"import sys, plmjac; plmjac.open_store; print(*(name for name in {SLOW!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert set(done.stdout.split()) <= {"zarr", "pyarrow"}, done.stdout + done.stderr

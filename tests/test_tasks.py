@@ -13,7 +13,7 @@ from support import composed
 
 from plmjac import readouts
 from plmjac.alphabet import AMINO_ACIDS, encode
-from plmjac.inference.settings import Settings
+from plmjac.config import Keys
 from plmjac.inference.tasks import TASKS, Answer, Task, TaskSpec, register_task
 from plmjac.plan import plan
 from plmjac.readouts import READOUTS, ReadoutSpec, register_readout
@@ -123,7 +123,7 @@ def test_a_readout_is_one_registration(
         _ = open_store(store)["b"].entropy
 
 
-class CountSchedule(Settings):
+class CountSchedule(Keys):
     """`schedule=count`."""
 
     name: Literal["count"]

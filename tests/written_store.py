@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from plmjac.alphabet import AMINO_ACIDS
-from plmjac.evaluation import Store
+from plmjac.evaluation.base import Store
 from plmjac.store import StoreWriter, create_or_check, open_store, write_manifest
 from plmjac.workplan import ManifestRow
 

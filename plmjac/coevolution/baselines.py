@@ -1,20 +1,19 @@
 """The baselines by name: from an alignment to a contact map under a memory limit, and maps kept between runs.
 
 Each baseline is a function with one signature. A map is kept under a hash of the alignment's bytes, the baseline and
-its settings, so that it is found again by any run that needs the same one and by no other. What it gives up: couplings
-are not kept, only maps.
+its settings, so that it is found again by any run that needs the same one and by no other. Couplings are
+not kept, only maps.
 """
 
 import contextlib
-import io
 import json
-import os
 import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int8
@@ -22,6 +21,7 @@ from jaxtyping import Float32, Int8
 from plmjac.coevolution import covariance, pseudolikelihood
 from plmjac.coevolution.covariance import coupling_map, inverse_covariance
 from plmjac.coevolution.pseudolikelihood import fit_pseudolikelihood, sequence_weights
+from plmjac.files import replacing, write_whole
 from plmjac.jacobian import contact_map
 
 GB = 1e9
@@ -73,7 +73,9 @@ def _markov_random_field(states: Int8[np.ndarray, "N C"], limits: Limits) -> Mad
     return contact_map(field.couplings, overwrite=True).numpy(), "float32"
 
 
-BASELINES: dict[str, Callable[[Int8[np.ndarray, "N C"], Limits], Made]] = {
+Method = Literal["inverse_covariance", "partial_correlation", "mrf"]
+
+BASELINES: dict[Method, Callable[[Int8[np.ndarray, "N C"], Limits], Made]] = {
     "inverse_covariance": _inverse_covariance,
     "partial_correlation": _partial_correlation,
     "mrf": _markov_random_field,
@@ -96,7 +98,9 @@ def _check(needed: int, length: int, limits: Limits) -> None:
         )
 
 
-def baseline_map(name: str, states: Int8[np.ndarray, "N C"], limits: Limits, folder: Path | None = None) -> BaselineMap:
+def baseline_map(
+    name: Method, states: Int8[np.ndarray, "N C"], limits: Limits, folder: Path | None = None
+) -> BaselineMap:
     """The contact map of a baseline for an alignment, from `folder` if it is kept there, else computed and put there.
 
     Raises TooLarge, and ValueError for fewer than two sequences.
@@ -109,7 +113,9 @@ def baseline_map(name: str, states: Int8[np.ndarray, "N C"], limits: Limits, fol
     contacts, precision = BASELINES[name](states, limits)
     made = BaselineMap(contacts, precision, time.perf_counter() - start)
     if path:
-        _write(made, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, contacts=made.contacts, precision=made.precision, seconds=made.seconds)
     return made
 
 
@@ -121,7 +127,8 @@ def effective_sequences(states: Int8[np.ndarray, "N C"], folder: Path | None = N
             return float(json.loads(path.read_text(encoding="utf-8")))
     number = float(sequence_weights(states).sum(dtype=np.float64))
     if path is not None:
-        _replace(path, json.dumps(number).encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(number).encode())
     return number
 
 
@@ -144,17 +151,3 @@ def _read(path: Path) -> BaselineMap | None:
             return BaselineMap(kept["contacts"], str(kept["precision"]), float(kept["seconds"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-
-
-def _write(made: BaselineMap, path: Path) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, contacts=made.contacts, precision=made.precision, seconds=made.seconds)
-    _replace(path, buffer.getvalue())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Readers never see half a file, and a second process may write the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

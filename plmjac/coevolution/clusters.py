@@ -1,7 +1,7 @@
 """Groups of like sequences in an alignment, so that a baseline can be computed on each part of a family.
 
-k-means on one-hot rows: every sequence is in one group, groups are few and large enough for a covariance. It gives up
-what density clustering has (AF-Cluster's DBSCAN leaves most sequences out and makes hundreds of groups of ten).
+k-means on one-hot rows: every sequence is in one group, groups are few and large enough for a covariance, unlike those
+of density clustering (AF-Cluster's DBSCAN leaves most sequences out and makes hundreds of groups of ten).
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """The paper's baseline: couplings as the negative inverse covariance of a one-hot alignment, and their contact map.
 
 No sequence weighting, no filtering, no pseudolikelihood: one matrix inverse, as in Zhang et al. (PNAS 2024), which is
-why it takes a second where GREMLIN takes minutes. float64 unless told otherwise; what it gives up is memory:
-`memory_needed(L)` bytes, 5 GB at L = 600 and half of that in float32.
+why it takes a second where GREMLIN takes minutes. In float64 by default it needs `memory_needed(L)` bytes, 5 GB at
+L = 600; in float32 half of that.
 """
 
 import numpy as np

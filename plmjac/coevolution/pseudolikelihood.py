@@ -11,7 +11,7 @@ The gap is a state like the others while fitting, and its couplings are dropped 
 convex function from a fixed start, in float32: the same numbers every time on one machine with one number of threads.
 A sum over one-hot rows is a look-up (`embedding_bag`), 21 times less arithmetic than the matrix product it stands for.
 
-What it gives up: the whole matrix is held, about `memory_needed(L, N)` bytes (0.8 GB at L = 200, 7.3 GB at L = 600).
+The whole matrix is held: about `memory_needed(L, N)` bytes (0.8 GB at L = 200, 7.3 GB at L = 600).
 """
 
 from collections.abc import Iterator

@@ -31,7 +31,7 @@ class SequenceTable:
 
 @dataclass(frozen=True, eq=False)
 class AtomTable:
-    """The atoms of the first model, one row each, and the sequences, parents and models that the file tells of.
+    """The atoms of the first model, one row each, and the sequences, parents and models that the file lists.
 
     `number` is NO_NUMBER and `label` 0 where there is none; `ter` counts the TER records above a row. `sequences` are
     by chain in a PDB file (several where a chain has several), by `asym` and by `entity` in mmCIF.

@@ -1,4 +1,4 @@
-"""JSON files that say something of each protein by its id: lists of segments, secondary structures.
+"""JSON files by protein id: lists of segments, secondary structures.
 
 Ids are matched as the authors of Zhang et al. (2024) write them as well: `1A8LA` and `1A8LA.pdb` are 1A8L_A. The whole
 file is held in memory.

@@ -31,7 +31,7 @@ _FAR = 10.0
 
 @dataclass(eq=False)
 class Chain:
-    """Residues in the order of the chain; `name` tells it from the others of its file.
+    """Residues in the order of the chain; `name` is unique in its file.
 
     `letter` is the chain's in the file; `left_out` are amino acids under that letter that are no part
     of it: bonded to nothing, or not in the sequence that mmCIF gives the chain.
@@ -165,7 +165,7 @@ def _is_detached(last: Residue, alone: Residue) -> bool:
 
 
 def _insert(chain: Chain, stretch: list[Residue]) -> bool:
-    """Put a short stretch into the gap of the chain that its numbers name, if it fits there; whether it did."""
+    """Put a short stretch into the gap of the chain that its numbers name. Returns True if it fits there."""
     first, last = stretch[0], stretch[-1]
     if first.number == NO_NUMBER or not any(residue.is_named for residue in stretch):
         return False

@@ -2,8 +2,8 @@
 
 The chains are joined by linker residues, by a gap in the residue index, by both or by nothing. From FASTA records whose
 chains stand between colons (`AAAA:BBBB`, ColabFold's convention), or from structure files, whose coordinates say which
-residues of two chains touch. Linkers have no coordinates, so that nothing ever scores them. It gives up what is not
-protein, and all assemblies but the one that the file holds.
+residues of two chains touch. Linkers have no coordinates, so that they are never scored. What is not protein is left
+out, and so are all assemblies but the one that the file holds.
 """
 
 from collections.abc import Iterator, Sequence

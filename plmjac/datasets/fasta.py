@@ -172,7 +172,7 @@ def _not_fasta(path: Path, head: str, line_number: int) -> InputError:
 def _judge(
     raw: _Raw, path: Path, number: int, max_length: int, clean: Callable[[str], tuple[str, str]]
 ) -> Protein | Rejected:
-    """Make a record a protein, or say why it is none and what to do."""
+    """A record as a protein, or the reason why it is none and the remedy."""
     source = f"{path}, record {number}: {raw.header}"
     words = raw.header.split(maxsplit=1)
     record_id = words[0] if words else f"record_{number}"

@@ -103,7 +103,7 @@ def files_of(path: Path) -> list[Path]:
             raise InputError(f"{path} does not exist; check dataset.path")
         return [path]
     try:
-        # A dangling link is a file too: it is told as unreadable.
+        # A dangling link is a file too: it is reported as unreadable.
         names = sorted(file for file in path.iterdir() if not file.is_dir() and not file.name.startswith("."))
     except OSError as error:
         raise InputError(f"{path} cannot be listed: {error.strerror}") from None

@@ -37,7 +37,7 @@ class Selection:
             if (self._ids and not ids) or (self._chains and not names):
                 continue
             self._open_ids -= ids
-            # A broken file is told when chain A of every file is asked for, but it does not show that A exists.
+            # A broken file is reported when chain A of every file is asked for, but it does not show that A exists.
             self._open_chains -= {name for name in names if record.chain is not None or "_" in name}
             taken.append(record)
         return taken

@@ -10,15 +10,17 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float64
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, TypeAdapter
+from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter
 
 from plmjac import plots
 from plmjac.alphabet import encode
 from plmjac.comparison import summary
+from plmjac.config import Keys
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
-from plmjac.evaluation.scoring import Labelled, Unscored, stored_proteins
+from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.structures import Labelled
 from plmjac.evaluation.tables import lines_of, matched, not_scored, number, with_interval
-from plmjac.metrics import RANGES, precision_at, ranked_hits, reason_for_nan, scored_pairs
+from plmjac.metrics import RANGES, Range, precision_at, ranked_hits, reason_for_nan, scored_pairs
 from plmjac.records import Atom
 from plmjac.store import CorruptStoreError, StoredProtein
 from plmjac.substitutions import Substitutions
@@ -28,15 +30,13 @@ MEASURES = ("pearson", "overlap", "P@L/2", "loss")
 COLUMNS = ["store", "protein", "structure", "match", "length", "forwards", *MEASURES, "reason"]
 
 
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/approximations.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["approximations"]
     atom: Atom
     cutoff: PositiveFloat
-    range: Literal["all", "short", "medium", "long"]
+    range: Range
     bootstrap: PositiveInt
     seed: int = Field(ge=0)
 

@@ -13,14 +13,16 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float64
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from plmjac import plots
 from plmjac.attention import HeadChoice
+from plmjac.config import Keys
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
-from plmjac.evaluation.scoring import Labelled, labelled, scored
+from plmjac.evaluation.scoring import labelled, scored
+from plmjac.evaluation.structures import Labelled
 from plmjac.evaluation.tables import lines_of, matched, not_scored, number
-from plmjac.metrics import RANGES, hits_in, precision_at, ranked_hits, ranking, reason_for_nan
+from plmjac.metrics import RANGES, Range, hits_in, in_words, precision_at, ranked_hits, ranking, reason_for_nan
 from plmjac.records import Atom, Contacts
 
 FILE = "attention_heads.json"
@@ -39,10 +41,8 @@ TABLES = {
 proteins are in the mean."""
 
 
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/attention_heads.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["attention_heads"]
     k: PositiveInt
@@ -50,7 +50,7 @@ class Settings(BaseModel):
     select: PositiveInt | tuple[str, ...] | None
     atom: Atom
     cutoff: PositiveFloat
-    range: Literal["all", "short", "medium", "long"]
+    range: Range
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,9 +216,7 @@ def _figure(
 
 
 def _definition(settings: Settings) -> str:
-    low, high = RANGES[settings.range]
-    span = f"|i-j| >= {low}" if high is None else f"{low} <= |i-j| < {high}"
-    return f"{settings.atom} < {settings.cutoff:g} A, {span}"
+    return f"{settings.atom} < {settings.cutoff:g} A, {in_words(*RANGES[settings.range])}"
 
 
 def _printed(choice: HeadChoice, sweep: pd.DataFrame, table: pd.DataFrame, store: Store, settings: Settings) -> str:

@@ -9,19 +9,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 from pydantic import BaseModel
 
+from plmjac.evaluation.structures import Structures
 from plmjac.files import UsageError
 from plmjac.models.caution import caution
 from plmjac.plots import Figure
 from plmjac.records import Protein
 from plmjac.store import JacobianStore
-
-if TYPE_CHECKING:
-    from plmjac.evaluation.scoring import Structures
 
 log = logging.getLogger("plmjac.evaluate")
 
@@ -81,17 +79,13 @@ class Inputs:
     truth: Callable[[], Iterable[Protein]]
 
     @cached_property
-    def structures(self) -> "Structures":
+    def structures(self) -> Structures:
         """The structures, to find by id, sequence or alignment; read once."""
-        from plmjac.evaluation.scoring import Structures  # which needs the Store of this module
-
         return Structures(self.truth())
 
     @cached_property
-    def structures_if_any(self) -> "Structures":
+    def structures_if_any(self) -> Structures:
         """The structures, none where they cannot be read: for results that do not need them."""
-        from plmjac.evaluation.scoring import Structures
-
         try:
             return self.structures
         except (OSError, UsageError) as error:

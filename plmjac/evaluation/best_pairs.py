@@ -11,12 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, field_validator
+from pydantic import PositiveFloat, PositiveInt, field_validator
 
+from plmjac.config import Keys
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
 from plmjac.evaluation.exports import FORMATS, SCRIPTS, BestPair, BestPairs
 from plmjac.evaluation.false_discovery import apart, null_maps, rate_map
-from plmjac.evaluation.scoring import Labelled, Unscored, stored_proteins, touching
+from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.structures import Labelled, touching
 from plmjac.evaluation.tables import lines_of, matched, not_scored, number
 from plmjac.metrics import best_pairs
 from plmjac.readouts import maps
@@ -27,10 +29,8 @@ from plmjac.workplan import key_of
 Format = Literal["rr", "evcouplings", "pymol", "chimerax"]
 
 
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/best_pairs.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["best_pairs"]
     map: str | None

@@ -13,33 +13,31 @@ Above noise means coupled in the model, not in contact: a model that knows no co
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import comb
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Bool, Float, Float64, Int64
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from jaxtyping import Bool, Float64
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from plmjac import plots
 from plmjac.comparison import MIN_PROTEINS, summary
+from plmjac.config import Keys
 from plmjac.evaluation.base import Inputs, Outcome, Row, Store
-from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.scoring import NoCouplings, couplings_of, scored, stored_proteins
 from plmjac.evaluation.tables import lines_of, not_scored, with_interval
-from plmjac.jacobian import center, symmetrize
 from plmjac.metrics import scored_pairs
 from plmjac.models.caution import SHIPPED
-from plmjac.store import CorruptStoreError, StoredProtein
+from plmjac.store import StoredProtein
 
 MIN_PAIRS = 50
 """Fewer pairs than this say nothing about the noise."""
 
 
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/capacity.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["capacity"]
     families: PositiveInt
@@ -72,7 +70,9 @@ def sparse_capacity(families: int, length: int, contacts_per_position: float = 4
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     """The estimates for any number of families and length, and what the stores hold, if there are any."""
     stores = inputs.of_kind("jacobian") if inputs.stores else ()
-    table = pd.DataFrame([row for store in stores for row in _store(store, settings)], columns=COLUMNS)
+    measured = partial(_measured, settings=settings)
+    rows = [row for store in stores for row in scored(stored_proteins(store), measured, store)]
+    table = pd.DataFrame(rows, columns=COLUMNS)
     means = summary(table, ["store", "model"], MEASURED, draws=settings.bootstrap, seed=settings.seed)
     concluded = means[~means["model"].isin(list(SHIPPED))]
     estimates = _estimates(concluded, settings)
@@ -101,58 +101,36 @@ def above_noise(
     return chosen
 
 
-def _store(store: Store, settings: Settings) -> Iterator[Row]:
-    for stored in stored_proteins(store):
-        row = {"protein": stored.id, "store": store.name, "model": store.model}
-        if isinstance(stored, Unscored):
-            yield {**row, "length": stored.length, "reason": stored.reason}
-            continue
-        try:
-            yield {**row, "length": len(stored), **_measured(stored, settings)}
-        except CorruptStoreError as error:
-            yield {**row, "length": len(stored), "reason": str(error)}
-
-
-def _measured(stored: StoredProtein, settings: Settings) -> Row:
-    """Couplings of one protein that stand out of the noise; with a reason where that cannot be said."""
+def _measured(stored: StoredProtein, settings: Settings) -> Iterator[Row]:
+    """Couplings of one protein that stand out of the noise; or the reason why they cannot be counted."""
     if "contacts" not in stored.names:
-        return {"reason": "its contact map was not kept; run predict with keep=[contacts]"}
+        yield {"reason": "its contact map was not kept; run predict with keep=[contacts]"}
+        return
     contacts = stored.contacts
     first, second = scored_pairs(contacts, settings.min_separation)
     if len(first) < MIN_PAIRS:
-        return {"pairs": len(first), "reason": f"fewer than {MIN_PAIRS} pairs with |i-j| >= {settings.min_separation}"}
+        yield {"pairs": len(first), "reason": f"fewer than {MIN_PAIRS} pairs with |i-j| >= {settings.min_separation}"}
+        return
     scores = contacts[first, second].astype(np.float64)
     deviation = scores - np.median(scores)
-    below = deviation[deviation < 0]
-    above = above_noise(deviation, np.concatenate([below, -below]), settings.false_discovery_rate)
+    quiet = deviation < 0
+    noise = np.concatenate([deviation[quiet], -deviation[quiet]])
+    above = above_noise(deviation, noise, settings.false_discovery_rate)
     found: Row = {
         "pairs": len(first),
         "pairs above noise": int(above.sum()),
         "pairs / residue": above.sum() / len(stored),
-        "reason": "",
     }
-    if "jacobian" not in stored.names:
-        return {**found, "reason": "single couplings: the Jacobian was not kept"}
-    if stored.partly:
-        return {**found, "reason": f"single couplings: {stored.partly}"}
-    raw = stored.jacobian
-    if raw.shape[1] != raw.shape[3]:
-        return {**found, "reason": f"single couplings: the Jacobian has {raw.shape[1]} substitutions of 20"}
-    quiet = deviation < 0
-    count = _couplings_above(raw, (first[above], second[above]), (first[quiet], second[quiet]), settings)
-    return {**found, "couplings above noise": count, "couplings / residue": count / len(stored)}
-
-
-def _couplings_above(
-    raw: Float[np.ndarray, "L 20 L 20"],
-    pairs: tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]],
-    quiet: tuple[Int64[np.ndarray, " M"], Int64[np.ndarray, " M"]],
-    settings: Settings,
-) -> int:
-    """Single couplings of these pairs that are larger than those of the quiet pairs."""
-    jacobian = symmetrize(center(torch.from_numpy(raw.astype(np.float32)))).numpy()
-    values, noise = (np.abs(jacobian[i, :, j, :]).ravel().astype(np.float64) for i, j in (pairs, quiet))
-    return int(above_noise(values, noise, settings.false_discovery_rate).sum())
+    try:
+        couplings = couplings_of(stored)
+    except NoCouplings as error:
+        yield {**found, "reason": f"single couplings: {error}"}
+        return
+    values, noise = (
+        np.abs(couplings[first[pairs], :, second[pairs], :]).ravel().astype(np.float64) for pairs in (above, quiet)
+    )
+    count = int(above_noise(values, noise, settings.false_discovery_rate).sum())
+    yield {**found, "couplings above noise": count, "couplings / residue": count / len(stored), "reason": ""}
 
 
 def _estimates(means: pd.DataFrame, settings: Settings) -> pd.DataFrame:

@@ -17,29 +17,28 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from plmjac import plots
 from plmjac.coevolution import AlignmentOfProtein, load_alignment_for
 from plmjac.coevolution.alignment import match
-from plmjac.coevolution.baselines import GB, Limits, baseline_map, effective_sequences
+from plmjac.coevolution.baselines import GB, Limits, Method, baseline_map, effective_sequences
 from plmjac.coevolution.clusters import clusters
+from plmjac.config import Keys
 from plmjac.draws import generator
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
 from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.structures import PlacedStructure
+from plmjac.evaluation.tables import number
 from plmjac.files import nearest
 from plmjac.metrics import ranking
 from plmjac.readouts import maps
-from plmjac.records import Atom, Contacts, Protein
+from plmjac.records import Atom, Contacts, Protein, Structure
 from plmjac.store import CorruptStoreError
 
-Method = Literal["inverse_covariance", "partial_correlation", "mrf"]
 
-
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/conformations.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["conformations"]
     a: str
@@ -135,12 +134,11 @@ def two_structures(structures: dict[str, Protein], settings: Settings) -> tuple[
     a, b = (_structure(structures, key, name) for key, name in (("a", settings.a), ("b", settings.b)))
     of_a, of_b = match(a.sequence, b.sequence)
     _check_identity(a.sequence, of_a, b.sequence, of_b, f"evaluation.b={b.id}", settings)
-    known_a, known_b = _contacts(a, settings), _contacts(b, settings)
-    length = len(a)
-    moved = Contacts(np.zeros((length, length), dtype=bool), np.zeros(length, dtype=bool))
-    moved.pairs[np.ix_(of_a, of_a)] = known_b.pairs[np.ix_(of_b, of_b)]
-    moved.resolved[of_a] = known_b.resolved[of_b]
-    first, second = np.triu_indices(length, k=settings.min_separation)
+    columns = np.full(len(a), -1, dtype=np.int64)
+    columns[of_a] = of_b
+    known_a = _contacts(a.id, a.structure, settings)
+    moved = _contacts(b.id, b.structure and PlacedStructure(b.structure, columns), settings)
+    first, second = np.triu_indices(len(a), k=settings.min_separation)
     resolved = known_a.resolved & moved.resolved
     keep = resolved[first] & resolved[second]
     first, second = first[keep], second[keep]
@@ -244,12 +242,12 @@ def _structure(structures: dict[str, Protein], key: str, name: str) -> Protein:
     return structures[name]
 
 
-def _contacts(protein: Protein, settings: Settings) -> Contacts:
-    assert protein.structure is not None
+def _contacts(name: str, structure: Structure | None, settings: Settings) -> Contacts:
+    assert structure is not None
     try:
-        return protein.structure.contacts(settings.atom, settings.cutoff)
+        return structure.contacts(settings.atom, settings.cutoff)
     except ValueError as error:
-        raise EvaluationError(f"{protein.id}: {error}") from None
+        raise EvaluationError(f"{name}: {error}") from None
 
 
 def _check_identity(
@@ -371,13 +369,14 @@ def _printed(table: pd.DataFrame, both: Conformations, settings: Settings) -> st
             line["of"] = by_class["both"]["protein"]
         line["sequences"] = "" if pd.isna(by_class["both"]["sequences"]) else f"{int(by_class['both']['sequences']):,}"
         line["precision"] = f"{sum(row['precision'] for row in by_class.values()):.2f}"
-        line["both"] = f"{by_class['both']['recall']:.2f}"
+        line["both"] = number(by_class["both"]["recall"], ".2f")
         for name in CLASSES[1:]:
             row = by_class[name]
-            line[name] = f"{row['recall']:.2f} [{row['null low']:.2f}, {row['null high']:.2f}]"
-        line["scores"] = " / ".join(f"{by_class[name]['mean score']:.1f}" for name in CLASSES)
-        line["p"] = f"{by_class['only A']['p']:.3g}"
-        line["p of score"] = f"{by_class['only A']['p of score']:.3g}"
+            told = f"{row['recall']:.2f} [{row['null low']:.2f}, {row['null high']:.2f}]"
+            line[name] = "-" if pd.isna(row["recall"]) else told
+        line["scores"] = " / ".join(number(by_class[name]["mean score"], ".1f") for name in CLASSES)
+        line["p"] = number(by_class["only A"]["p"], ".3g")
+        line["p of score"] = number(by_class["only A"]["p of score"], ".3g")
         shown.append(line)
     if shown:
         lines.append(pd.DataFrame(shown).to_string(index=False))

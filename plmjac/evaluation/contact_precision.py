@@ -12,16 +12,29 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from jaxtyping import Float64
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from plmjac import plots
 from plmjac.comparison import mean_interval, paired, summary
+from plmjac.config import Keys
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
 from plmjac.evaluation.pictures import picture
-from plmjac.evaluation.scoring import Labelled, Structures, labelled, scored
+from plmjac.evaluation.scoring import labelled, scored
+from plmjac.evaluation.structures import Labelled, Structures
 from plmjac.evaluation.tables import MAX_LISTED, lines_of, matched, means_by, not_scored, number, with_interval
-from plmjac.metrics import RANGES, chance, hits_in, ordered_hits_in, precision_at, precisions, ranking, reason_for_nan
+from plmjac.metrics import (
+    PARTS,
+    RANGES,
+    Range,
+    hits_in,
+    in_words,
+    ordered_hits_in,
+    precision_at,
+    precisions,
+    ranking,
+    scores_of,
+)
 from plmjac.records import Atom, Contacts
 from plmjac.workplan import key_of
 
@@ -29,13 +42,9 @@ MAX_PANELS = 20
 
 Pictures = dict[str, Callable[[], plots.Figure]]
 
-Range = Literal["all", "short", "medium", "long"]
 
-
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/contact_precision.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["contact_precision"]
     atom: tuple[Atom, ...] = Field(min_length=1)
@@ -69,10 +78,8 @@ class Settings(BaseModel):
         return {**RANGES, "all": (self.min_separation, None)}
 
 
-MEASURES = ["P@L", "P@L/2", "P@L/5"]
+MEASURES = list(PARTS)
 """Of the full length L; `resolved` behind one means that L is the number of resolved residues."""
-
-PARTS = {"P@L": 1, "P@L/2": 2, "P@L/5": 5}
 
 COLUMNS = [
     "protein", "store", "model", "structure", "match", "map", "atom", "cutoff", "range", "length", "resolved", "pairs",
@@ -183,28 +190,18 @@ def _protein(
         ranked = ranking(protein.array(name).astype(np.float64))
         for atom, cutoff, contacts in known:
             for label, (low, high) in ranges.items():
-                hits = hits_in(ranked, contacts, low, high)
+                hits, resolved = hits_in(ranked, contacts, low, high), int(contacts.resolved.sum())
                 yield {
                     "map": name,
                     "atom": atom,
                     "cutoff": cutoff,
                     "range": label,
-                    **_scores(hits, length, int(contacts.resolved.sum())),
+                    "resolved": resolved,
+                    **scores_of(hits, length),
+                    **{f"{name} resolved": precision_at(hits, resolved // part) for name, part in PARTS.items()},
                     "P@L/2 ordered": precision_at(ordered_hits_in(ranked, contacts, low, high), length),
                     "curve": precisions(hits, np.round(FRACTIONS * length).astype(np.int64)),
                 }
-
-
-def _scores(hits: Bool[np.ndarray, " N"], length: int, resolved: int) -> dict[str, Any]:
-    return {
-        "resolved": resolved,
-        "pairs": len(hits),
-        "contacts": int(hits.sum()),
-        **{measure: precision_at(hits, length // part) for measure, part in PARTS.items()},
-        **{f"{measure} resolved": precision_at(hits, resolved // part) for measure, part in PARTS.items()},
-        "chance": chance(hits),
-        "reason": reason_for_nan(hits),
-    }
 
 
 def _named(rows: pd.DataFrame, num_stores: int) -> pd.DataFrame:
@@ -316,9 +313,7 @@ def _panels(shown: pd.DataFrame, store: Store, structures: Structures, settings:
 
 
 def _definition(atom: Atom, cutoff: float, settings: Settings) -> str:
-    low, high = settings.ranges[settings.range]
-    span = f"|i-j| >= {low}" if high is None else f"{low} <= |i-j| < {high}"
-    return f"{atom} < {cutoff:g} A, {span}"
+    return f"{atom} < {cutoff:g} A, {in_words(*settings.ranges[settings.range])}"
 
 
 def _printed(

@@ -7,24 +7,24 @@ their root mean square. Both count a positive coupling as found together, so the
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float, Float64, Int64
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from plmjac import plots
 from plmjac.alphabet import AMINO_ACIDS
 from plmjac.coevolution import Query, inverse_covariance, load_alignment_for, read_queries
 from plmjac.coevolution.covariance import coupling_map, memory_needed
 from plmjac.comparison import spearman, summary
+from plmjac.config import Keys
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
-from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.scoring import NoCouplings, couplings_of, scored, stored_proteins
 from plmjac.evaluation.tables import lines_of, not_scored, with_interval
-from plmjac.jacobian import center, symmetrize
 from plmjac.store import StoredProtein
 
 PAPER = {"8M": (0.075, 0.174, 0.214, 0.229, 0.229), "35M": (0.110, 0.264, 0.328, 0.356, 0.360),
@@ -34,10 +34,8 @@ PAPER = {"8M": (0.075, 0.174, 0.214, 0.229, 0.229), "35M": (0.110, 0.264, 0.328,
 GB = 1e9
 
 
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/coupling_correlation.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["coupling_correlation"]
     alignments: Path
@@ -58,10 +56,6 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-class CannotCompare(ValueError):
-    """The reason why one protein has no correlation."""
-
-
 @dataclass(frozen=True, eq=False)
 class Couplings:
     """Both tensors of one protein, between those residues (`positions`) that are columns of its alignment."""
@@ -78,10 +72,11 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     if not settings.alignments.exists():
         raise EvaluationError(f"evaluation.alignments={settings.alignments} does not exist; give a folder or a file")
     queries = read_queries(settings.queries) if settings.queries else None
-    rows = [row for store in stores for row in _store(store, queries, settings)]
+    score = partial(_rows, queries=queries, settings=settings)
+    rows = [row for store in stores for row in scored(stored_proteins(store), score, store)]
     table = pd.DataFrame(rows, columns=COLUMNS)
-    scored = table.dropna(subset="sigma")
-    means = summary(scored, ["store", "model", "sigma"], ["spearman"], draws=settings.bootstrap, seed=settings.seed)
+    compared = table.dropna(subset="sigma")
+    means = summary(compared, ["store", "model", "sigma"], ["spearman"], draws=settings.bootstrap, seed=settings.seed)
     tables, figures = {"coupling_correlation": table, "coupling_correlation_summary": means}, _curves(means)
     text = [_printed(table, means, settings)]
     if settings.pair is not None:
@@ -115,35 +110,22 @@ def _top(
     return tuple(each[i, :, j, :].astype(np.float64).ravel() for each in (jacobian, covariance))  # type: ignore[return-value]
 
 
-def _store(store: Store, queries: dict[str, Query] | None, settings: Settings) -> Iterator[Row]:
-    for stored in stored_proteins(store):
-        row: Row = {"protein": stored.id, "store": store.name, "model": store.model}
-        if isinstance(stored, Unscored):
-            yield {**row, "length": stored.length, "reason": stored.reason}
-            continue
-        row["length"] = len(stored)
-        try:
-            both = _couplings(stored, queries, settings)
-        except (MemoryError, ValueError) as error:
-            yield {**row, "reason": str(error) or "not enough memory"}
-            continue
-        for sigma in settings.sigmas:
-            rho, count = correlation(both.jacobian, both.covariance, sigma)
-            reason = "" if np.isfinite(rho) else f"{count} couplings above {sigma:g} sigma"
-            yield {**row, **both.facts, "sigma": sigma, "couplings": count, "spearman": rho, "reason": reason}
+def _rows(stored: StoredProtein, queries: dict[str, Query] | None, settings: Settings) -> Iterator[Row]:
+    both = _couplings(stored, queries, settings)
+    for sigma in settings.sigmas:
+        rho, count = correlation(both.jacobian, both.covariance, sigma)
+        reason = "" if np.isfinite(rho) else f"{count} couplings above {sigma:g} sigma"
+        yield {**both.facts, "sigma": sigma, "couplings": count, "spearman": rho, "reason": reason}
 
 
 def _couplings(stored: StoredProtein, queries: dict[str, Query] | None, settings: Settings) -> Couplings:
     """Raises ValueError where there is no Jacobian of all 20 substitutions, or no alignment that fits."""
-    if "jacobian" not in stored.names:
-        raise CannotCompare("its Jacobian was not kept; run predict with keep=[contacts,jacobian]")
-    if stored.partly:
-        raise CannotCompare(stored.partly)
+    whole = couplings_of(stored)
     alignment = load_alignment_for(
         settings.alignments, stored.id, stored.sequence, queries=queries, max_sequences=settings.max_sequences
     )
     if alignment.identity < settings.min_identity:
-        raise CannotCompare(
+        raise NoCouplings(
             f"{alignment.path.name}: {alignment.identity:.0%} of the residues of {alignment.query!r} are the "
             f"protein's, below evaluation.min_identity={settings.min_identity:g}"
         )
@@ -151,11 +133,7 @@ def _couplings(stored: StoredProtein, queries: dict[str, Query] | None, settings
     fitting = [each for each in (np.float64, np.float32) if memory_needed(columns, each) <= settings.memory_limit * GB]
     if not fitting:
         needed = memory_needed(columns, np.float32) / GB
-        raise CannotCompare(f"{columns} columns need {needed:.1f} GB, above evaluation.memory_limit")
-    raw = stored.jacobian
-    if raw.shape[1] != raw.shape[3]:
-        raise CannotCompare(f"its Jacobian has {raw.shape[1]} substitutions; run predict with substitutions=all")
-    whole = symmetrize(center(torch.from_numpy(raw.astype(np.float32)))).numpy()
+        raise NoCouplings(f"{columns} columns need {needed:.1f} GB, above evaluation.memory_limit")
     place = alignment.positions
     facts = {"columns": columns, "sequences": len(alignment.states), "identity": alignment.identity}
     covariance = inverse_covariance(alignment.states, dtype=fitting[0])

@@ -17,7 +17,7 @@ COLORS = {1: ("right", "forest", "forest green"), 0: ("wrong", "firebrick", "fir
 
 @dataclass(frozen=True)
 class BestPair:
-    """One pair i < j, counted from 0, of rank `rank` (from 1); `touches` is None where no structure tells.
+    """One pair i < j, counted from 0, of rank `rank` (from 1); `touches` is None where no structure is known.
 
     `fdr` is the false discovery rate, NaN where no null map tells.
     """

@@ -17,20 +17,20 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float64
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from plmjac import plots
+from plmjac.config import Keys
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
-from plmjac.evaluation.scoring import Labelled, Unscored, stored_proteins, touching
+from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.structures import Labelled, touching
 from plmjac.metrics import scored_pairs
 from plmjac.records import Atom
 from plmjac.store import CorruptStoreError, StoredProtein
 
 
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/false_discovery.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["false_discovery"]
     map: str
@@ -42,7 +42,7 @@ class Settings(BaseModel):
 
 
 COLUMNS = ["store", "model", "protein", "i", "j", "residue_i", "residue_j", "score", "rank", "fdr", "contact"]
-"""Residues are counted from 0, `rank` from 1; `contact` is 1, 0, or NaN where no structure tells."""
+"""Residues are counted from 0, `rank` from 1; `contact` is 1, 0, or NaN where no structure is known."""
 
 PROTEIN_COLUMNS = ["store", "model", "protein", "length", "nulls", "pairs", "median fdr of L/2", "reason"]
 
@@ -206,7 +206,9 @@ def _printed(proteins: pd.DataFrame, rates: pd.DataFrame, null: Sequence[Store],
         "pairs / L: of the listed pairs, at this false discovery rate or below; no contact: share of them that do not "
         f"touch in the structure ({settings.atom} < {settings.cutoff:g} A), where it is known",
         "",
-        rates.to_string(index=False, float_format="{:.3f}".format) if len(rates) else "nothing could be scored",
+        rates.to_string(index=False, float_format="{:.3f}".format, na_rep="-")
+        if len(rates)
+        else "nothing could be scored",
     ]
     scored = proteins[proteins["reason"] == ""]
     if 0 < len(scored) <= 30:

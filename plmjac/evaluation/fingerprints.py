@@ -15,24 +15,23 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float32, Float64
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from plmjac import plots
-from plmjac.alphabet import NUM_AMINO_ACIDS
 from plmjac.coevolution.amino_acid_energies import patterns
 from plmjac.coevolution.linkage import average_linkage
+from plmjac.config import Keys
 from plmjac.evaluation.base import Inputs, Outcome, Store
-from plmjac.evaluation.scoring import Structures, Unscored, stored_proteins, touching
+from plmjac.evaluation.scoring import NoCouplings, Unscored, couplings_of, stored_proteins
+from plmjac.evaluation.structures import Structures, touching
 from plmjac.evaluation.tables import not_scored
-from plmjac.jacobian import center, corrected, frobenius_norm, symmetrize
+from plmjac.jacobian import corrected, frobenius_norm
 from plmjac.records import Atom
-from plmjac.store import CorruptStoreError, StoredProtein
+from plmjac.store import StoredProtein
 
 
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/fingerprints.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["fingerprints"]
     pairs: PositiveFloat
@@ -142,34 +141,24 @@ def _blocks(store: Store, settings: Settings) -> tuple[list[Blocks], list[dict[s
     """The best pairs of every protein that keeps a whole Jacobian, and why the others have none."""
     blocks, missing = [], []
     for stored in stored_proteins(store):
-        reason = ""
         try:
             if isinstance(stored, Unscored):
-                reason = stored.reason
-            elif "jacobian" not in stored.names:
-                reason = "its Jacobian was not kept; run predict with keep=[contacts,jacobian]"
-            elif stored.partly:
-                reason = stored.partly
-            elif stored.array("jacobian").shape[1] != NUM_AMINO_ACIDS:
-                reason = "couplings need all 20 amino acids at each position; run predict with substitutions=all"
-            elif len(stored) <= settings.min_separation:
-                reason = f"no pair of its {len(stored)} residues is {settings.min_separation} apart"
-            else:
-                blocks.append(_of_protein(stored, settings))
-        except CorruptStoreError as error:
-            reason = str(error)
-        if reason:
-            missing.append({"store": store.name, "protein": stored.id, "reason": reason})
+                raise NoCouplings(stored.reason)
+            blocks.append(_of_protein(stored, settings))
+        except ValueError as error:
+            missing.append({"store": store.name, "protein": stored.id, "reason": str(error)})
     return blocks, missing
 
 
 def _of_protein(stored: StoredProtein, settings: Settings) -> Blocks:
-    couplings = symmetrize(center(torch.from_numpy(stored.jacobian.astype(np.float32))))
-    scores = corrected(frobenius_norm(couplings)).numpy().astype(np.float64)
+    if len(stored) <= settings.min_separation:
+        raise NoCouplings(f"no pair of its {len(stored)} residues is {settings.min_separation} apart")
+    couplings = couplings_of(stored)
+    scores = corrected(frobenius_norm(torch.from_numpy(couplings))).numpy().astype(np.float64)
     first, second = np.triu_indices(len(stored), k=settings.min_separation)
     best = np.argsort(-scores[first, second], kind="stable")[: max(1, int(settings.pairs * len(stored)))]
     i, j = first[best], second[best]
-    return Blocks(stored.id, stored.sequence, i, j, scores[i, j], couplings.numpy()[i, :, j, :].copy())
+    return Blocks(stored.id, stored.sequence, i, j, scores[i, j], couplings[i, :, j, :])
 
 
 def _table(

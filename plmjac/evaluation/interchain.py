@@ -15,11 +15,13 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, PositiveFloat
+from pydantic import PositiveFloat
 
 from plmjac import plots
+from plmjac.config import Keys
 from plmjac.evaluation.base import Inputs, Outcome, Row, Store
-from plmjac.evaluation.scoring import Labelled, Structures, labelled, scored
+from plmjac.evaluation.scoring import labelled, scored
+from plmjac.evaluation.structures import Labelled, Structures
 from plmjac.evaluation.tables import lines_of, matched, not_scored, number
 from plmjac.jacobian import Reduction
 from plmjac.metrics import chance, precision_at
@@ -37,10 +39,8 @@ COLUMNS = [
 are counted from 1 in the order of the complex, lengths are in residues."""
 
 
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/interchain.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["interchain"]
     atom: Atom
@@ -56,7 +56,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     panels = _panels(table, stores, structures, settings)
     contacts = f"{settings.atom} < {settings.cutoff:g} A"
     title = f"maps above, structures below ({contacts}); lines: where chains begin; yellow: not scored"
-    figures = {"interchain_maps": lambda: plots.complex_maps(panels, title)} if panels else {}
+    figures = {"interchain_maps": lambda: plots.contact_maps(panels, title, columns=4, width=3.6)} if panels else {}
     metrics = {
         f"{name}/{measure}": float(rows[measure].mean())
         for name, rows in table.groupby("map", sort=False)
@@ -148,7 +148,7 @@ def _reason(hits: Bool[np.ndarray, " N"], is_resolved: bool) -> str:
 
 def _panels(
     table: pd.DataFrame, stores: tuple[Store, ...], structures: Structures, settings: Settings
-) -> list[plots.ComplexPanel]:
+) -> list[plots.MapPanel]:
     """One for each complex: the first of its maps, with the best P@K of its pairs of chains in the title."""
     panels = []
     for store in stores:
@@ -160,7 +160,7 @@ def _panels(
             best = shown.loc[shown["P@K"].idxmax()]
             title = f"{identifier}  P@K {best['P@K']:.2f} (K {best['K']:.0f}, chance {best['chance']:.3f})"
             scores, contacts = found.array(best["map"]), found.contacts(settings.atom, settings.cutoff)
-            panels.append(plots.ComplexPanel(title, scores, contacts, found.stored.chains.breaks))
+            panels.append(plots.MapPanel(title, scores, contacts, found.stored.chains.breaks))
     return panels[:MAX_PANELS]
 
 

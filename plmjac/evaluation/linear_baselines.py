@@ -13,27 +13,25 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from tqdm import tqdm
 
 from plmjac import plots
 from plmjac.coevolution import AlignmentOfProtein, Query, load_alignment_for, read_queries
-from plmjac.coevolution.baselines import GB, Limits, baseline_map, effective_sequences
+from plmjac.coevolution.baselines import GB, Limits, Method, baseline_map, effective_sequences
 from plmjac.comparison import paired, summary
+from plmjac.config import Keys
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
-from plmjac.evaluation.scoring import NO_STRUCTURE, Labelled, Structures, labelled, scored
+from plmjac.evaluation.scoring import labelled, scored
+from plmjac.evaluation.structures import NO_STRUCTURE, Labelled, Structures
 from plmjac.evaluation.tables import MAX_LISTED, lines_of, matched, means_by, not_scored, number
-from plmjac.metrics import RANGES, chance, hits_in, precision_at, ranking, reason_for_nan
+from plmjac.metrics import PARTS, RANGES, Range, hits_in, in_words, ranking, scores_of
 from plmjac.records import Atom, Contacts, Structure
 from plmjac.store import CorruptStoreError
 
-Method = Literal["inverse_covariance", "partial_correlation", "mrf"]
 
-
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/linear_baselines.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["linear_baselines"]
     alignments: Path
@@ -46,12 +44,10 @@ class Settings(BaseModel):
     maps: Path | None
     atom: Atom
     cutoff: PositiveFloat
-    range: Literal["all", "short", "medium", "long"]
+    range: Range
     bootstrap: PositiveInt
     seed: NonNegativeInt
 
-
-PARTS = {"P@L": 1, "P@L/2": 2, "P@L/5": 5}
 
 MEASURES = list(PARTS)
 
@@ -73,7 +69,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         raise EvaluationError(f"evaluation.alignments={settings.alignments} does not exist; give a folder or a file")
     try:
         table = linear_baselines(stores, inputs.structures, settings)
-    except OSError as error:  # files that are read are told as rows; what is left is the folder of kept maps
+    except OSError as error:  # files that are read end as rows with a reason; what is left is the folder of kept maps
         raise EvaluationError(f"evaluation.maps={settings.maps} cannot be written: {error.strerror}") from error
     rows = _named(table)
     means = summary(rows, ["method", "range"], [*MEASURES, "chance"], draws=settings.bootstrap, seed=settings.seed)
@@ -199,15 +195,7 @@ def _scores(scores: Float[np.ndarray, "L L"], contacts: Contacts, length: int) -
     """The precisions of one map in every range."""
     ranked = ranking(scores.astype(np.float64))
     for label, (low, high) in RANGES.items():
-        hits = hits_in(ranked, contacts, low, high)
-        yield {
-            "range": label,
-            "pairs": len(hits),
-            "contacts": int(hits.sum()),
-            **{measure: precision_at(hits, length // part) for measure, part in PARTS.items()},
-            "chance": chance(hits),
-            "reason": reason_for_nan(hits),
-        }
+        yield {"range": label, **scores_of(hits_in(ranked, contacts, low, high), length)}
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
@@ -229,9 +217,7 @@ def wide(table: pd.DataFrame, separation: str, measure: str) -> pd.DataFrame:
 
 
 def _definition(settings: Settings) -> str:
-    low, high = RANGES[settings.range]
-    span = f"|i-j| >= {low}" if high is None else f"{low} <= |i-j| < {high}"
-    return f"{settings.atom} < {settings.cutoff:g} A, {span}"
+    return f"{settings.atom} < {settings.cutoff:g} A, {in_words(*RANGES[settings.range])}"
 
 
 def _printed(table: pd.DataFrame, shown: pd.DataFrame, means: pd.DataFrame, settings: Settings) -> str:

@@ -12,26 +12,26 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from plmjac import plots
 from plmjac.alphabet import clean
 from plmjac.coevolution.alignment import match
+from plmjac.config import Keys
 from plmjac.datasets.alignment import AlignedRow, identity_and_coverage, read_aligned
 from plmjac.draws import generator
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
 from plmjac.evaluation.scoring import Unscored, stored_proteins
+from plmjac.evaluation.structures import PlacedStructure
 from plmjac.evaluation.tables import not_scored
 from plmjac.files import nearest, shorten
-from plmjac.metrics import RANGES, chance, hits_in, precision_at, ranking, reason_for_nan
+from plmjac.metrics import PARTS, RANGES, Range, hits_in, in_words, ranking, scores_of
 from plmjac.records import Atom, Contacts, Protein
 from plmjac.store import CorruptStoreError
 
 
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/relatives.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["relatives"]
     alignment: Path
@@ -40,12 +40,10 @@ class Settings(BaseModel):
     min_identity: float = Field(ge=0, le=1)
     atom: Atom
     cutoff: PositiveFloat
-    range: Literal["all", "short", "medium", "long"]
+    range: Range
     draws: PositiveInt
     seed: NonNegativeInt
 
-
-PARTS = {"P@L": 1, "P@L/2": 2, "P@L/5": 5}
 
 COLUMNS = [
     "store", "model", "protein", "identity", "coverage", "length", "pairs", "contacts", *PARTS, "chance", "r", "reason"
@@ -75,14 +73,12 @@ class Reference:
                 f"{self.row.id}: {same} of its {len(self.row.residues)} residues are those of {protein.id}, below "
                 f"evaluation.min_identity={settings.min_identity:g}"
             )
+        columns = np.full(len(self.row.residues), -1, dtype=np.int64)
+        columns[of_row] = of_structure
         try:
-            known = protein.structure.contacts(settings.atom, settings.cutoff)
+            self.contacts = PlacedStructure(protein.structure, columns).contacts(settings.atom, settings.cutoff)
         except ValueError as error:
             raise EvaluationError(f"{protein.id}: {error}") from None
-        length = len(self.row.residues)
-        self.contacts = Contacts(np.zeros((length, length), dtype=bool), np.zeros(length, dtype=bool))
-        self.contacts.pairs[np.ix_(of_row, of_row)] = known.pairs[np.ix_(of_structure, of_structure)]
-        self.contacts.resolved[of_row] = known.resolved[of_structure]
 
     def __len__(self) -> int:
         return len(self.row.residues)
@@ -99,10 +95,7 @@ class Reference:
         """The precisions of a map among the pairs that it has; L is the length of the reference."""
         there = np.isfinite(scores).any(axis=0)
         known = Contacts(self.contacts.pairs, self.contacts.resolved & there)
-        hits = hits_in(ranking(scores), known, *RANGES[separations])
-        precisions = {name: precision_at(hits, len(self) // part) for name, part in PARTS.items()}
-        counts = {"pairs": len(hits), "contacts": int(hits.sum())}
-        return {**counts, **precisions, "chance": chance(hits), "reason": reason_for_nan(hits)}
+        return scores_of(hits_in(ranking(scores), known, *RANGES[separations]), len(self))
 
 
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
@@ -252,12 +245,11 @@ def _counts(number: int) -> list[int]:
 def _printed(
     table: pd.DataFrame, means: pd.DataFrame, reference: Reference, protein: Protein, settings: Settings
 ) -> str:
-    low, high = RANGES[settings.range]
-    span = f"|i-j| >= {low}" if high is None else f"{low} <= |i-j| < {high}"
     scored = table[table["P@L"].notna()]
     lines = [
         f"reference {reference.row.id} of {settings.alignment.name} ({len(reference)} residues) on {protein.id}; "
-        f"contacts {settings.atom} < {settings.cutoff:g} A, {span}; chance {scored['chance'].mean():.3f}",
+        f"contacts {settings.atom} < {settings.cutoff:g} A, {in_words(*RANGES[settings.range])}; "
+        f"chance {scored['chance'].mean():.3f}",
         "r: correlation of a relative's map with the reference's own",
         "",
     ]

@@ -14,8 +14,9 @@ import pandas as pd
 from Bio.Align import PairwiseAligner, substitution_matrices
 from Bio.SVDSuperimposer import SVDSuperimposer
 from jaxtyping import Float64, Int64
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
+from plmjac.config import Keys
 from plmjac.datasets import InputError
 from plmjac.datasets.atoms import read_atoms
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row
@@ -26,10 +27,8 @@ from plmjac.records import Atoms
 from plmjac.surface import Surface, surface
 
 
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/should_not_fold.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["should_not_fold"]
     pairs: Path

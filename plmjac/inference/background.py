@@ -1,4 +1,4 @@
-"""Work that nobody waits for: one thread with a short queue, and copies from the device that run beside it.
+"""Work on a thread of its own, by a short queue, and copies from the device that run beside the next forward.
 
 Tasks are done one after another in the order given. The queue is bounded, so a slow disk holds the computation up and
 never fills the memory; an error of a task is raised where the next one is handed over, or at the end.
@@ -22,7 +22,7 @@ HostArray = Callable[[], np.ndarray]
 
 
 class Background:
-    """A thread that does what it is given, in order. Nothing is done any more after a task that raised."""
+    """A thread that runs tasks in order, and none after one that raised."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._tasks: queue.Queue[Task | None] = queue.Queue(capacity)
@@ -43,7 +43,7 @@ class Background:
         self._raise()
 
     def give_up(self, seconds: float) -> None:
-        """End the thread, with so much time for what was handed over; raises nothing, for there is an error already."""
+        """End the thread after at most so many seconds; raises nothing, for there is an error already."""
         deadline = time.monotonic() + seconds
         try:
             self._tasks.put(None, timeout=seconds)

@@ -4,7 +4,7 @@ On a CPU sizes are tried out once and remembered: timed from small to large on m
 loop makes them, for a second or two in all; the smallest that is within a few per cent of the best is taken. On a GPU
 larger was faster up to 131,072 (docs/benchmarks.md), so the largest that its memory holds is taken, and none is timed.
 It changes speed and memory, and results only by rounding; the store records what its first run used and runs that
-resume repeat it. Gives up what another length might have liked better.
+resume repeat it. Another length may have another best size.
 """
 
 import logging
@@ -37,7 +37,7 @@ FILE = "max_tokens.json"
 """In the cache folder: the best size by device and model."""
 
 SMALLEST_FLOPS = 1e8
-"""Of one forward; below it (model=debug) nobody waits for the forwards, and nothing is measured."""
+"""Of one forward; below it (model=debug) any batch size is quick enough, and nothing is measured."""
 
 
 def max_tokens_for(model: LanguageModel, variant: str, kind: str, threads: int) -> int:

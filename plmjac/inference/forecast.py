@@ -8,29 +8,30 @@ tensor by tensor (`plmjac.inference.memory`).
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+import torch
+
+from plmjac.datasets import Dataset
 from plmjac.files import UsageError
-from plmjac.inference.launch import Kind, Launch, device_of
-from plmjac.inference.resolve import build_dataset, cost_of, precision_on
+from plmjac.inference.batch_size import CANDIDATES, LENGTH
+from plmjac.inference.launch import Kind, Launch
+from plmjac.inference.memory import forecast
+from plmjac.inference.rates import Way, compiling_saves, gpu_times
+from plmjac.inference.resolve import cost_of, device_of, precision_on
 from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Task, build_task
+from plmjac.jacobian import mutants_per_forward
+from plmjac.models import ModelSize, size_of
 from plmjac.models.caution import caution
 from plmjac.records import Protein
+from plmjac.store import read_manifest, stored_proteins
 from plmjac.workplan import Limit, ManifestRow, manifest, planned
-
-if TYPE_CHECKING:
-    from plmjac.datasets import Dataset
-    from plmjac.models import ModelSize
 
 CPU_SHARE = 0.5
 
 
-def forecast_of(settings: PredictSettings) -> Iterator[str]:
+def forecast_of(settings: PredictSettings, dataset: Dataset) -> Iterator[str]:
     """The forecast of a run, line by line, then the records that it will refuse. Loads no weights, writes nothing."""
-    dataset = build_dataset(settings)
-    from plmjac.models import size_of  # imports torch: after the mistakes that can be named without it
-
     try:
         model = size_of(**settings.model.model_dump(), kind=_kind(settings))
     except (ValueError, OSError) as error:
@@ -55,12 +56,10 @@ def forecast_of(settings: PredictSettings) -> Iterator[str]:
 
 
 def _rows(
-    settings: PredictSettings, dataset: "Dataset", task: Task, model: "ModelSize", limit: Limit
+    settings: PredictSettings, dataset: Dataset, task: Task, model: ModelSize, limit: Limit
 ) -> tuple[list[ManifestRow], Counter[str], set[str]]:
     """The manifest as predict would write it now, the number of records under each reason to run or not to run, and
     the keys of this shard's proteins."""
-    from plmjac.store import read_manifest, stored_proteins
-
     earlier = read_manifest(settings.store)
     failed_before = {row.key for row in earlier if row.status == "failed"}
 
@@ -85,7 +84,7 @@ def _rows(
 
 
 def _work(
-    rows: list[ManifestRow], settings: PredictSettings, task: Task, model: "ModelSize", limit: Limit
+    rows: list[ManifestRow], settings: PredictSettings, task: Task, model: ModelSize, limit: Limit
 ) -> Iterator[str]:
     lengths = [row.length for row in rows]
     forwards = [task.forwards(row.id, row.length) for row in rows]
@@ -110,9 +109,7 @@ def _work(
     yield f"memory    {task.memory(rows, settings, model)}"
 
 
-def _gpu_times(flops: float | int, length: float, settings: PredictSettings, model: "ModelSize") -> Iterator[str]:
-    from plmjac.inference.rates import Way, compiling_saves, gpu_times
-
+def _gpu_times(flops: float | int, length: float, settings: PredictSettings, model: ModelSize) -> Iterator[str]:
     precision = precision_on("cuda", settings)
     way: Way = "fast" if settings.model.fast else "plain"
     if settings.model.compiled or (settings.compiles_itself and compiling_saves(flops)):
@@ -122,12 +119,8 @@ def _gpu_times(flops: float | int, length: float, settings: PredictSettings, mod
         yield f"            ({each.source})"
 
 
-def jacobian_memory(longest: int, mutated: int, settings: PredictSettings, model: "ModelSize") -> str:
+def jacobian_memory(longest: int, mutated: int, settings: PredictSettings, model: ModelSize) -> str:
     """The memory of a run of Jacobians whose longest protein has so many residues, in words."""
-    from plmjac.inference.batch_size import CANDIDATES, LENGTH
-    from plmjac.inference.memory import forecast
-    from plmjac.jacobian import mutants_per_forward
-
     kind = _kind(settings)
     max_tokens = settings.max_tokens or max(CANDIDATES[kind])
     memory = forecast(
@@ -158,15 +151,15 @@ def _kind(settings: PredictSettings) -> Kind:
 
 
 def measured_rate(seconds: float = 0.3) -> float:
-    """FLOP/s of float32 matrix products on this machine's CPU, measured now."""
-    import torch
+    """FLOP/s of float32 matrix products on this machine's CPU: the best of those of so many seconds, measured now.
 
-    a = torch.randn(512, 512)
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
+    Beside other work on the same cores a mean would say more about that work.
+    """
+    a, best, ends = torch.randn(512, 512), 0.0, time.perf_counter() + seconds
+    while (began := time.perf_counter()) < ends:
         a @ a
-        done += 1
-    return done * 2 * 512**3 / (time.perf_counter() - began)
+        best = max(best, 2 * 512**3 / (time.perf_counter() - began))
+    return best
 
 
 def duration(seconds: float | int) -> str:

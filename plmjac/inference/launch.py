@@ -1,4 +1,4 @@
-"""This process's rank and device: the only place that asks the environment and the machine for them.
+"""This process's rank, threads and launcher: the only place that reads the environment variables for them.
 
 Several processes only under torchrun or srun: with Lightning's own launcher a rank that dies can leave holes and the
 run still ends with code 0.
@@ -21,7 +21,7 @@ DEFAULT_MAX_TOKENS = {"cpu": 4096, "cuda": 16384}
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK")
 BELIEVED = (*TORCHRUN, "NODE_RANK", "SLURM_PROCID", "SLURM_LOCALID", "JSM_NAMESPACE_RANK")
-"""Variables that Lightning takes for a rank as soon as it is imported, whoever set them."""
+"""Variables that Lightning takes for a rank as soon as it is imported."""
 
 
 class LaunchError(UsageError):
@@ -50,7 +50,7 @@ class Launch:
 
 
 def under_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
-    """True where torchrun started this process; a single RANK that somebody left behind does not make it so."""
+    """True where torchrun started this process; a single RANK left over from another job is not enough."""
     return set(TORCHRUN) <= environment.keys()
 
 
@@ -110,36 +110,12 @@ def _refuse_several_devices(trainer: TrainerSettings) -> None:
     nodes = 1 if trainer.num_nodes == "auto" else trainer.num_nodes
     if devices * nodes == 1 and trainer.name != "ddp":
         return
-    import torch  # to count GPUs, for the message
+    import torch  # noqa: PLC0415 - 2 s, only to count GPUs for the message
 
     each = devices if devices > 1 else max(2, torch.cuda.device_count())
     others = [text for text in sys.argv[1:] if not text.startswith(("trainer=", "trainer.devices", "trainer.num_"))]
     command = f"torchrun --nproc-per-node {each} -m plmjac.predict {shlex.join(others)} trainer=ddp"
     raise LaunchError(f"several devices need a launcher that sees to every process; run\n  {command}")
-
-
-def device_of(trainer: TrainerSettings, launch: Launch) -> str:
-    """The device of this process, as Lightning will choose it: "cpu", or "cuda:N" with the local rank.
-
-    Raises LaunchError where a GPU is asked for and there is none, or fewer than processes of this node.
-    """
-    import torch
-
-    if trainer.accelerator == "cpu":
-        return "cpu"
-    if not torch.cuda.is_available():
-        if trainer.accelerator == "gpu":
-            raise LaunchError(
-                f"trainer={trainer.name} asks for a GPU, but PyTorch {torch.__version__} sees none; "
-                "use trainer=cpu, or install a CUDA build of PyTorch"
-            )
-        return "cpu"
-    if launch.local_size > (seen := torch.cuda.device_count()):
-        raise LaunchError(
-            f"{launch.launcher} started {launch.local_size} processes on this node, each of which sees {seen} GPUs; "
-            "start as many as there are GPUs, all visible to all (with srun: --gpus-per-node, not --gpus-per-task)"
-        )
-    return f"cuda:{launch.local_rank}"
 
 
 def threads_per_rank(launch: Launch) -> int:

@@ -1,7 +1,7 @@
 """Loggers of a run's metrics: none, a CSV file, or Weights & Biases.
 
-A logger never fails or stalls a run: what it raises is said once and dropped, and what it does not finish in time is
-left behind. Nothing is only in a logger; the store and its manifest hold it all.
+A logger never fails or stalls a run: its first error is logged and ends it, and an action that takes too long is
+abandoned. Nothing is only in a logger; the store and its manifest hold it all.
 """
 
 import logging
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 
 from plmjac.inference.settings import CsvLogger, LoggerSettings, NoLogger, WandbLogger
 
@@ -26,7 +27,7 @@ DEADLINE_SECONDS = 30.0
 
 
 class SafeLogger(Logger):
-    """Any logger, with its errors and its delays kept away from the run."""
+    """Any logger; its errors and delays never reach the run."""
 
     def __init__(self, make: Callable[[], Logger], config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -52,20 +53,20 @@ class SafeLogger(Logger):
         """Nothing: the configuration is logged when the logger starts."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Pass numbers on, if there is still somebody to pass them to."""
+        """Pass numbers on to the logger, if it still works."""
         inner = self.inner
         if inner is not None:
             self._try("log to", lambda: inner.log_metrics(dict(metrics), step))
 
     def log_tables(self, tables: Mapping[str, "pd.DataFrame"]) -> None:
-        """Tables to W&B; other loggers have no place for them."""
+        """Send tables to W&B; other loggers have no place for them."""
         inner = self.inner
         if inner is not None and hasattr(inner, "log_table"):
             for name, table in tables.items():
                 self._try("log to", lambda name=name, table=table: inner.log_table(name, dataframe=table))  # type: ignore[misc]
 
     def log_images(self, images: Mapping[str, Path]) -> None:
-        """Pictures to W&B; other loggers have no place for them."""
+        """Send pictures to W&B; other loggers have no place for them."""
         inner = self.inner
         if inner is not None and hasattr(inner, "log_image"):
             for name, path in images.items():
@@ -104,7 +105,7 @@ class SafeLogger(Logger):
 
 
 def build_logger(settings: LoggerSettings, *, run_config: Mapping[str, Any], default_dir: Path) -> SafeLogger | None:
-    """The logger that a `logger` config names; it starts at once, or goes missing with a warning."""
+    """The logger that a `logger` config names; it starts at once, or the run goes on without, with a warning."""
     if isinstance(settings, NoLogger):
         return None
     folder = settings.dir or default_dir
@@ -135,8 +136,7 @@ def _csv(folder: Path) -> Logger:
 
 
 def _wandb(options: WandbLogger, folder: Path) -> Logger:
-    import wandb  # imported here so that nobody else waits for it, or needs it
-    from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
+    import wandb  # noqa: PLC0415 - 0.8 s, for its users alone
 
     folder.mkdir(parents=True, exist_ok=True)
     mode = wandb_mode(options.mode)
@@ -164,7 +164,7 @@ def wandb_mode(asked: Literal["auto", "online", "offline", "disabled"]) -> Liter
     environment = os.environ.get("WANDB_MODE")
     if environment in ("online", "offline", "disabled"):
         return environment  # type: ignore[return-value]
-    import wandb
+    import wandb  # noqa: PLC0415 - as above
 
     if not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
         return "offline"

@@ -41,9 +41,9 @@ from plmjac.workplan import remaining, shard
 log = logging.getLogger(__name__)
 
 
-def execute(run: Run, session: Session, config: Config) -> bool:
+def execute(session: Session, config: Config) -> bool:
     """Run this rank's share. Returns True on rank 0."""
-    data = PlanDataModule(run, session)
+    run, data = session.run, PlanDataModule(session)
     progress = Progress(data.items)
     module = PredictModule(run.model, run.task, run.max_tokens, progress.advance)
     store = run.settings.store.absolute()
@@ -52,13 +52,13 @@ def execute(run: Run, session: Session, config: Config) -> bool:
         logged = {**config, "versions": run.details["versions"], "identity": run.identity}
         logger = build_logger(run.settings.logger, run_config=logged, default_dir=Path(f"{store}-logs"))
     try:
-        # The root is a folder that nobody else writes to: Lightning would load any checkpoint that it finds there.
+        # The root is a folder of plmjac's own: Lightning would load any checkpoint that it finds there.
         trainer = build_trainer(run, [StoreCallback(store), progress], logger, store / "pending")
         trainer.predict(module, datamodule=data, return_predictions=False)
         code = SOME_FAILED if module.failed else DONE
         return trainer.is_global_zero
     finally:
-        if data.under_way is not None:  # whatever ended it: a death would not come here
+        if data.under_way is not None:  # whatever ended it; a process that is killed never gets here
             data.under_way.clear()
         if logger is not None:
             logger.close(code)
@@ -71,13 +71,13 @@ class PlanDataModule(LightningDataModule):
     take the same protein.
     """
 
-    def __init__(self, run: Run, session: Session) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__()
         self.prepare_data_per_node = False
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer proteins left than ranks
-        self.run, self.session = run, session
+        self.run, self.session = session.run, session
         self.items: list[WorkItem] = []
-        self.limits = run.max_tokens, run.threads
+        self.limits = session.run.max_tokens, session.run.threads
         self.under_way: UnderWay | None = None
 
     def prepare_data(self) -> None:
@@ -107,7 +107,7 @@ class PlanDataModule(LightningDataModule):
 
 
 class PredictModule(LightningModule):
-    """Computes one work item a step; after running out of memory it goes on with half the tokens, and says so."""
+    """Computes one work item a step; after running out of memory it goes on with half the tokens, and logs that."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The device memory of a Jacobian run at its peak, forecast: weights, a forward (`ModelSize`), the Jacobian.
 
-Adds up the tensors that are alive together in the loop; the tests hold it to what PyTorch allocates. Gives up what is
-no tensor: Python and its libraries take 0.5 GB, a CUDA context as much.
+Adds up the tensors that are alive together in the loop; tests compare it with what PyTorch allocates. What is no tensor
+is left out: Python and its libraries take 0.5 GB, a CUDA context as much.
 """
 
 from collections.abc import Collection

@@ -1,7 +1,7 @@
 """Progress of a run: a bar on a terminal, a line every half minute in a log file, and metrics for the loggers.
 
-Progress is measured in the plan's own cost, so the ETA holds when short proteins follow long ones. Rank 0 speaks for
-its own share, which the plan made as large as everybody's.
+Progress is measured in the plan's own cost, so the ETA holds when short proteins follow long ones. Rank 0 reports its
+own proteins, whose cost is about that of every other rank's.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Measured speeds of GPUs on whole Jacobians, and the time of a run by them.
 
 No measurement is of just this model, these lengths and this card, so a time is scaled from the nearest one: by FLOPs
-from model to model and length to length, by the makers' peak rates from card to card. The forecast says which it did.
+from model to model and length to length, by the makers' peak rates from card to card; the forecast says how.
 """
 
 import math

@@ -1,8 +1,8 @@
-"""Contact recovery under masking: all masked contexts of a protein, and what of its contacts comes back out.
+"""Contact recovery under masking: all masked contexts of a protein, and how much of its contacts each recovers.
 
 A protein is one work item. All its contexts have one length, so they fill whole forwards by the token budget, masked on
-the device; only the segment's block of each contact map leaves it, unless the whole maps are to be kept. It gives up
-blocks of work within a protein: a kill loses the protein under way.
+the device; only the segment's block of each contact map leaves it, unless the whole maps are to be kept. A protein is
+not cut into blocks: a kill loses the one under way.
 """
 
 import logging
@@ -126,7 +126,7 @@ class RecoveryTask:
     def _contexts(self, length: int, listed: Any) -> int:
         try:
             return num_contexts(self.schedule, self.segments.possible(length, listed), length)
-        except ValueError:  # an entry that is none; the protein will fail, and the reason be told
+        except ValueError:  # an entry that is no segment; the protein will fail with that reason
             return 0
 
     def forwards(self, identifier: str, length: int) -> int:

@@ -1,7 +1,6 @@
 """From settings to a `Run`: the one place that decides device, rank, precision, batch size, threads, weights and store.
 
-What the rest needs to know of a run is in the `Run`; nothing downstream asks the machine again. Functions import
-torch after the mistakes that can be named without it: a typing error need not wait the 2 s that it takes.
+What the rest needs to know of a run is in the `Run`; nothing downstream asks the machine again.
 """
 
 import importlib.metadata
@@ -10,21 +9,22 @@ import logging
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from plmjac.alphabet import AMINO_ACIDS
 from plmjac.config import Config
+from plmjac.datasets import Dataset
 from plmjac.files import UsageError
-from plmjac.inference.launch import DEFAULT_MAX_TOKENS, Kind, Launch, device_of, threads_per_rank
-from plmjac.inference.settings import PredictSettings
+from plmjac.inference.batch_size import max_tokens_for
+from plmjac.inference.launch import DEFAULT_MAX_TOKENS, Kind, Launch, LaunchError, threads_per_rank
+from plmjac.inference.rates import compiling_saves
+from plmjac.inference.settings import PredictSettings, TrainerSettings
 from plmjac.inference.tasks import Task, build_task
-from plmjac.models import registry
+from plmjac.models import LanguageModel, Precision, load_model, registry
 from plmjac.records import Filtered, Protein, Rejected
 from plmjac.workplan import Limit
-
-if TYPE_CHECKING:
-    from plmjac.datasets import Dataset
-    from plmjac.models import LanguageModel, Precision
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ class Run:
 
     settings: PredictSettings
     launch: Launch
-    dataset: "Dataset"
+    dataset: Dataset
     task: Task
-    model: "LanguageModel"
+    model: LanguageModel
     limit: Limit
     device: str
     threads: int
@@ -66,8 +66,6 @@ class Run:
         """
         if not (self.settings.compiles_itself and self.kind == "cuda"):
             return self.details
-        from plmjac.inference.rates import compiling_saves
-
         flops = sum(self.cost(record) for record in records if isinstance(record, Protein))
         compiled = compiling_saves(flops) and self.model.use_compiled(True)
         return {**self.details, "run": {**self.details["run"], "compiled": compiled}}
@@ -95,12 +93,11 @@ class Run:
         return tokens, threads
 
 
-def resolve(settings: PredictSettings, config: Config, launch: Launch) -> Run:
+def resolve(settings: PredictSettings, dataset: Dataset, config: Config, launch: Launch) -> Run:
     """Decide everything about a prediction and load its model. Raises UsageError for what cannot be done as asked.
 
     The model is on the CPU, from where Lightning moves it; if it is or may be compiled, on the device for that.
     """
-    dataset = build_dataset(settings)
     task = build_task(settings, dataset)
     device = device_of(settings.trainer, launch)
     kind: Kind = "cpu" if device == "cpu" else "cuda"
@@ -128,19 +125,34 @@ def resolve(settings: PredictSettings, config: Config, launch: Launch) -> Run:
     return Run(settings, launch, dataset, task, model, limit, device, threads, max_tokens, identity, details)
 
 
+def device_of(trainer: TrainerSettings, launch: Launch) -> str:
+    """The device of this process, as Lightning will choose it: "cpu", or "cuda:N" with the local rank.
+
+    Raises LaunchError where a GPU is asked for and there is none, or fewer than processes of this node.
+    """
+    if trainer.accelerator == "cpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        if trainer.accelerator == "gpu":
+            raise LaunchError(
+                f"trainer={trainer.name} asks for a GPU, but PyTorch {torch.__version__} sees none; "
+                "use trainer=cpu, or install a CUDA build of PyTorch"
+            )
+        return "cpu"
+    if launch.local_size > (seen := torch.cuda.device_count()):
+        raise LaunchError(
+            f"{launch.launcher} started {launch.local_size} processes on this node, each of which sees {seen} GPUs; "
+            "start as many as there are GPUs, all visible to all (with srun: --gpus-per-node, not --gpus-per-task)"
+        )
+    return f"cuda:{launch.local_rank}"
+
+
 def cost_of(protein: Protein, task: Task, limit: Limit, flops: Callable[[int], int]) -> float:
     """Floating point operations of a protein, in windows where it is cut into these."""
     return float(task.forwards(protein.id, len(protein)) * flops(min(len(protein), limit.window or len(protein))))
 
 
-def build_dataset(settings: PredictSettings) -> "Dataset":
-    """The dataset that the settings name. Raises InputError where there is no such thing."""
-    from plmjac.datasets import build  # and with it a reader of structures: 0.2 s that --help need not wait for
-
-    return build(settings.dataset["name"], **{key: value for key, value in settings.dataset.items() if key != "name"})
-
-
-def precision_on(kind: Kind, settings: PredictSettings) -> "Precision":
+def precision_on(kind: Kind, settings: PredictSettings) -> Precision:
     """The arithmetic of matrix products on a kind of device. Raises UsageError where that does not exist there."""
     try:
         return registry.precision_on(settings.model.name, settings.model.model_dump(), kind)
@@ -148,15 +160,11 @@ def precision_on(kind: Kind, settings: PredictSettings) -> "Precision":
         raise UsageError(str(error)) from error
 
 
-def _model(settings: PredictSettings, kind: Kind, device: str, threads: int) -> "LanguageModel":
-    from plmjac.models import load_model
-
+def _model(settings: PredictSettings, kind: Kind, device: str, threads: int) -> LanguageModel:
     arguments = settings.model.model_dump()
     if "precision" in registry.options_of(settings.model.name):
         arguments["precision"] = precision_on(kind, settings)
     if settings.model.compiled:
-        import torch
-
         torch.set_num_threads(threads)  # what is compiled holds for so many
     try:
         compiles = settings.model.compiled or (settings.compiles_itself and kind == "cuda")
@@ -173,12 +181,10 @@ def _variant(settings: PredictSettings, kind: Kind) -> dict[str, Any]:
         raise UsageError(str(error)) from error
 
 
-def _batch_size(settings: PredictSettings, model: "LanguageModel", kind: Kind, launch: Launch, threads: int) -> int:
+def _batch_size(settings: PredictSettings, model: LanguageModel, kind: Kind, launch: Launch, threads: int) -> int:
     """Tokens of a forward for a store that is about to be begun; one that is there has them recorded."""
     if launch.rank or (settings.store / "zarr.json").exists():
         return DEFAULT_MAX_TOKENS[kind]
-    from plmjac.inference.batch_size import max_tokens_for
-
     return max_tokens_for(model, str(_variant(settings, kind)), kind, threads)
 
 

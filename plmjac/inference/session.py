@@ -1,6 +1,6 @@
-"""A run's hold on its store: the lock, the manifest of what is to be done, and that of what became of it.
+"""Rank 0's part of a run: the store's lock, the manifest before it (what is to be done) and after it (what was).
 
-Rank 0 alone has one. Knows no Lightning, so a run that finds nothing left to do never waits for it.
+Knows no Lightning, so that a run with nothing left to do never waits for its import.
 """
 
 import errno
@@ -36,7 +36,7 @@ from plmjac.workplan import ManifestRow, Shard, manifest, merge, planned, remain
 log = logging.getLogger(__name__)
 
 PLAN = f"{PENDING}/plan.json"
-"""The plan that the shards in a store have in common."""
+"""The plan that all shards of a store share."""
 
 
 class Session:
@@ -77,7 +77,7 @@ class Session:
             self._write_plan(records, self._guard.is_alone)
 
     def _write_plan(self, records: list[Protein | Rejected | Filtered], is_alone: bool) -> None:
-        """Settle what is to be computed, and write it down; clear what killed runs left, where nobody else writes."""
+        """Decide what is to be computed and write it down; clear what killed runs left, where no other shard writes."""
         store, shard = self.store, self.shard
         writer, earlier = StoreWriter(store), read_manifest(store)
         self.rows = manifest(
@@ -136,7 +136,7 @@ class Session:
         return [row for row in remaining(self.rows, ()) if row.key in self._mine]
 
     def release(self) -> None:
-        """Let go of the store, for a later run in this process."""
+        """Release the store, for a later run in this process."""
         if self._guard is not None:
             self._guard.release()
 
@@ -196,7 +196,7 @@ def outcome_of(rows: list[ManifestRow]) -> str:
 
 
 def _without_structure(record: Protein | Rejected | Filtered) -> Protein | Rejected | Filtered:
-    """Coordinates of a whole data set are not needed here, and would be gigabytes."""
+    """The record without coordinates, which for a whole data set would be gigabytes."""
     return replace(record, structure=None) if isinstance(record, Protein) else record
 
 

@@ -1,7 +1,7 @@
-"""All that a prediction can be told, checked: the keys of conf/predict.yaml and of its groups.
+"""The settings of a prediction, checked: the keys of conf/predict.yaml and of its groups.
 
 The only schema; `--help`, the sentences about mistakes and the tests of conf/ come from it. Imports no torch, so that a
-mistake is answered at once. Whether a combination makes sense is for the kind of run to say (`_check_jacobian`, ...).
+mistake is answered at once. Each kind of run checks which keys go together (`_check_jacobian`, `_check_recovery`).
 """
 
 import re
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from plmjac import readouts
-from plmjac.config import Config, options, parse
+from plmjac.config import Config, Keys, options, parse
 from plmjac.files import UsageError, nearest
 from plmjac.inference.tasks import TASKS, TaskSpec, register_task
 from plmjac.models.registry import check_options
@@ -24,13 +24,7 @@ from plmjac.substitutions import Substitutions
 from plmjac.workplan import Limit, Shard, parse_positions
 
 
-class Settings(BaseModel):
-    """Keys that are checked: an unknown one is an error, and none changes later."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelSettings(Settings):
+class ModelSettings(Keys):
     """The arguments of `plmjac.load_model` but for the device; see conf/model. The registry knows who takes which."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -50,7 +44,7 @@ class ModelSettings(Settings):
         return self
 
 
-class TrainerSettings(Settings):
+class TrainerSettings(Keys):
     """Devices and processes; conf/trainer says what each choice is for."""
 
     name: Literal["auto", "cpu", "gpu", "ddp", "slurm"]
@@ -59,20 +53,20 @@ class TrainerSettings(Settings):
     num_nodes: PositiveInt | Literal["auto"]
 
 
-class NoLogger(Settings):
+class NoLogger(Keys):
     """`logger=none`."""
 
     name: Literal["none"]
 
 
-class CsvLogger(Settings):
+class CsvLogger(Keys):
     """`logger=csv`."""
 
     name: Literal["csv"]
     dir: Path | None
 
 
-class WandbLogger(Settings):
+class WandbLogger(Keys):
     """`logger=wandb`."""
 
     name: Literal["wandb"]
@@ -88,14 +82,14 @@ class WandbLogger(Settings):
 LoggerSettings = NoLogger | CsvLogger | WandbLogger
 
 
-class FullSchedule(Settings):
+class FullSchedule(Keys):
     """Nothing is masked: the ordinary run; see conf/schedule."""
 
     name: Literal["full"]
 
 
-class PredictSettings(Settings):
-    """Everything a prediction can be told, as conf/predict.yaml documents it."""
+class PredictSettings(Keys):
+    """All settings of a prediction; conf/predict.yaml documents them."""
 
     dataset: dict[str, Any]
     model: ModelSettings
@@ -121,7 +115,7 @@ class PredictSettings(Settings):
     @field_validator("schedule", mode="plain")
     @classmethod
     def _by_its_task(cls, schedule: Any) -> Any:
-        """The schedule as the kind of run that answers to it describes its keys."""
+        """The schedule, checked by the schema of its kind of run."""
         name = schedule.get("name") if isinstance(schedule, dict) else None
         if name not in TASKS:
             raise ValueError(f"there is no such schedule; {nearest(str(name), TASKS)}")
@@ -142,8 +136,8 @@ class PredictSettings(Settings):
     def _a_folder(cls, store: Any) -> Any:
         if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(store)):
             raise ValueError(
-                f"a store is a folder of this machine, not {scheme[0]}...: it comes about by renaming, which object "
-                "stores do not have. Write it to a disk and copy it when it is complete (docs/scale.md)"
+                f"a store is a folder of this machine, not {scheme[0]}...: its files are put in place by renaming, "
+                "which object stores do not have. Write it to a disk and copy it when it is complete (docs/scale.md)"
             )
         return store
 
@@ -181,10 +175,8 @@ class PredictSettings(Settings):
 
     @property
     def compiles_itself(self) -> bool:
-        """On a GPU the run may choose to compile: nobody chose, and forwards are made that read no maps."""
-        if not self.model.fast or self.model.compiled is not None:
-            return False
-        return self.substitutions.name != "none" if self.schedule.name == "full" else self.readout == "jacobian"
+        """True where a run on a GPU decides whether to compile: `model.compiled` is unset and forwards read no maps."""
+        return self.model.fast and self.model.compiled is None and TASKS[self.schedule.name].may_compile(self)
 
     def limit(self, model_length: int | None) -> Limit:
         """The part of a protein that is computed, given the model's limit. Raises UsageError with none to cut at."""
@@ -243,8 +235,11 @@ def _check_recovery(settings: PredictSettings) -> None:
 
 _JACOBIAN = "plmjac.inference.jacobian_task:build"
 _RECOVERY = "plmjac.inference.recovery_task:build"
-register_task("full", TaskSpec(FullSchedule, _JACOBIAN, "jacobian", ("contacts", "logits"), _check_jacobian))
-_MASKED = TaskSpec(RandomAvoiding, _RECOVERY, "recovery", ("blocks",), _check_recovery)
+_FULL = TaskSpec(FullSchedule, _JACOBIAN, "jacobian", ("contacts", "logits"), _check_jacobian,
+                 may_compile=lambda settings: settings.substitutions.name != "none")  # fmt: skip
+_MASKED = TaskSpec(RandomAvoiding, _RECOVERY, "recovery", ("blocks",), _check_recovery,
+                   may_compile=lambda settings: settings.readout == "jacobian")  # fmt: skip
+register_task("full", _FULL)
 register_task("flanking", replace(_MASKED, schema=Flanking))
 register_task("random", replace(_MASKED, schema=Random))
 register_task("random_avoiding", _MASKED)
@@ -272,7 +267,7 @@ def parse_predict(config: Config) -> PredictSettings:
 
 
 def _default_store(config: Config) -> str:
-    """runs/<dataset>_<model>.zarr, with what else tells the jobs of a sweep apart: schedule, segments, seed."""
+    """runs/<dataset>_<model>.zarr, with schedule, segments and seed where they are set, as in sweeps."""
     parts = [_option(config, "dataset"), _option(config, "model")]
     if _option(config, "schedule") != "full":
         parts.append(_option(config, "schedule"))

@@ -1,7 +1,7 @@
 """Kinds of run. A task says which work items a protein has and how many forwards they take, and computes one.
 
 A kind of run is a class with the methods of `Task`, and one call of `register_task` that names the schedule it answers
-to (`schedule=NAME`). Nothing else asks which kind it is. Imports no torch, so that the settings can read the table.
+to (`schedule=NAME`). Nothing else depends on the kind. Imports no torch, so that the settings can read the table.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ class Task(Protocol):
         ...
 
     def limit(self, limit: Limit) -> None:
-        """Take note of the way with long proteins; those that it skips or crops never come here."""
+        """Set the limit of lengths; proteins over it that are skipped or cropped never come here."""
         ...
 
     def forwards(self, identifier: str, length: int) -> int:
@@ -92,7 +92,7 @@ class TaskSpec:
     """The task for a schedule: the keys of conf/schedule/NAME.yaml, and the task, or "module:function" that makes it.
 
     `kind` is the kind of store; readouts name the kinds that they are of. `check` raises ValueError for settings that
-    do not go together.
+    do not go together. `may_compile` is True for settings whose forwards a compiled model can make: some read no maps.
     """
 
     schema: type[BaseModel]
@@ -100,6 +100,7 @@ class TaskSpec:
     kind: str
     default_keep: tuple[str, ...]
     check: "Callable[[PredictSettings], None]" = lambda settings: None
+    may_compile: "Callable[[PredictSettings], bool]" = lambda settings: False
 
 
 TASKS: dict[str, TaskSpec] = {}

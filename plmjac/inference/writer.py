@@ -1,4 +1,4 @@
-"""From answers to committed proteins: the callback that owns this rank's half of the store.
+"""From answers to committed proteins: the callback that writes this rank's proteins to the store.
 
 Answers arrive in order, protein by protein. What they hold travels to the host beside the next forward, and a thread of
 its own compresses it, writes it and commits, so that no forward waits for a disk. Knows no kind of run. A kill loses

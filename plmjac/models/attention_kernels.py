@@ -65,7 +65,7 @@ def kernels() -> dict[str, Kernel]:
         "efficient": _of_pytorch(SDPBackend.EFFICIENT_ATTENTION),
     }  # fmt: skip
     try:
-        from flash_attn_interface import flash_attn_func  # FlashAttention-3, where installed
+        from flash_attn_interface import flash_attn_func  # noqa: PLC0415 - FlashAttention-3, where installed
 
         def newest(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             attended = flash_attn_func(*(each.transpose(1, 2) for each in (query, key, value)))
@@ -76,7 +76,7 @@ def kernels() -> dict[str, Kernel]:
     except ImportError:
         pass
     try:
-        from plmjac.models.attention_triton import attend as with_triton
+        from plmjac.models.attention_triton import attend as with_triton  # noqa: PLC0415 - where Triton is installed
 
         found["triton"] = with_triton
     except ImportError:

@@ -166,7 +166,7 @@ class LanguageModel(nn.Module):
 
 
 def _counted(model: LanguageModel) -> ModelSize:
-    from plmjac.models.counting import CountedSize  # which counts what this module defines
+    from plmjac.models.counting import CountedSize  # noqa: PLC0415 - it counts what this module defines
 
     tensors = list({id(each): each for each in chain(model.parameters(), model.buffers())}.values())
     return CountedSize(

@@ -26,7 +26,7 @@ def import_fair_esm() -> ModuleType:
     if installed == {"fair-esm", "esm"}:
         raise ValueError(f"fair-esm and esm (EvolutionaryScale) overwrite each other's package `esm`; {remedy}")
     try:
-        import esm.model.esm2
+        import esm.model.esm2  # noqa: PLC0415 - two distributions have this name
     except ImportError as error:
         if "esm" in installed:
             raise ValueError(f"the installed `esm` is EvolutionaryScale's, not fair-esm; {remedy}") from error

@@ -96,7 +96,7 @@ def fetch(name: str) -> Path:
 
 def _fetch_file(published: Published, filename: str) -> Path:
     try:
-        import huggingface_hub
+        import huggingface_hub  # noqa: PLC0415 - 0.5 s, and most weights are in the cache
 
         log.info("%s from %s@%s", filename, published.repository, published.revision)
         return Path(huggingface_hub.hf_hub_download(published.repository, filename, revision=published.revision))

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from plmjac.alphabet import AMINO_ACIDS, MASK, NONCANONICAL, NUM_AMINO_ACIDS
 from plmjac.models.base import BosEos, LanguageModel, Precision, indices_of, kernels
@@ -305,8 +306,6 @@ def learned_positions(net: Any, forward: Callable[[], Any]) -> tuple[int, int | 
 
 def counted_size(config: Any, precision: Precision, ends: int, trust_remote_code: bool) -> CountedSize:
     """Costs of the model of a transformers configuration, counted on fake tensors; `ends` tokens are no residues."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     transformers = import_transformers()
     mode = FakeTensorMode()
     with mode, _quiet(transformers):
@@ -335,7 +334,7 @@ def counted_size(config: Any, precision: Precision, ends: int, trust_remote_code
 def import_transformers() -> ModuleType:
     """Import transformers, an optional extra, or say how to install it."""
     try:
-        import transformers
+        import transformers  # noqa: PLC0415 - an optional extra
     except ImportError as error:
         raise ValueError(
             f"model=masked_lm needs transformers, an optional part: pip install 'plmjac[transformers]' ({error})"
@@ -356,7 +355,7 @@ def _folder(checkpoint: str | Path | None, revision: str | None, trust: bool, *,
         raise ValueError(f"model.checkpoint={checkpoint} is no folder, and no repository such as Rostlab/prot_bert")
     wanted = [*_DOWNLOADED[: None if weights else 3], *(["*.py"] if trust else [])]
     try:
-        import huggingface_hub
+        import huggingface_hub  # noqa: PLC0415 - 0.5 s, only where the model is no folder
 
         ignored = ["*.bin"] if weights and _has_safetensors(str(checkpoint), revision) else []
         return Path(
@@ -374,7 +373,7 @@ def _folder(checkpoint: str | Path | None, revision: str | None, trust: bool, *,
 
 
 def _has_safetensors(repository: str, revision: str | None) -> bool:
-    import huggingface_hub
+    import huggingface_hub  # noqa: PLC0415 - as above
 
     try:
         files = huggingface_hub.list_repo_files(repository, revision=revision)

@@ -213,7 +213,7 @@ def _import_entry_points() -> None:
 
 
 def _device(device: str) -> "torch.device":
-    import torch
+    import torch  # noqa: PLC0415 - 2 s, and the settings read this table
 
     try:
         target = torch.device(device)

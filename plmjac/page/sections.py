@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from jaxtyping import Float
 from pydantic import BaseModel
 
-from plmjac.evaluation import EvaluationError, Inputs, Store, find
+from plmjac.evaluation import find
+from plmjac.evaluation.base import EvaluationError, Inputs, Store
 from plmjac.evaluation.false_discovery import apart, null_maps, rate_map
-from plmjac.evaluation.scoring import Labelled, Structures
+from plmjac.evaluation.structures import Labelled, Structures
 from plmjac.files import UsageError
 from plmjac.jacobian import center, contact_map, symmetrize
 from plmjac.metrics import best_pairs
@@ -28,22 +30,29 @@ DEFINITIONS = (("cb", 8.0), ("ca", 8.0), ("ca", 10.0))
 """Contacts are drawn by the first of these that the structure knows."""
 
 
+@dataclass(frozen=True)
+class View:
+    """The interactive view of maps: its proteins are `ids`, or the first `most`; and the bytes of their couplings."""
+
+    ids: Sequence[str] | None
+    most: int
+    couplings_bytes: int
+
+
 def count(number: int, noun: str) -> str:
     """`1 protein`, `2 proteins`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def page_of(
-    inputs: Inputs, evaluation: str, settings: BaseModel, ids: Sequence[str] | None, most: int, couplings_bytes: int
-) -> str:
-    """The report of stores of one kind; the interactive view has the proteins `ids`, or the first `most`."""
+def page_of(inputs: Inputs, evaluation: str, settings: BaseModel, view: View | None) -> str:
+    """The report of stores of one kind."""
     stores, first = inputs.stores, inputs.stores[0]
     sections = [Section("caution", "Caution", note(inputs.caution, warning=True))] if inputs.caution else []
     sections += [run_section(each, "What was run" + (f": {each.name}" if len(stores) > 1 else "")) for each in stores]
     script = ""
-    if first.kind == "jacobian":
-        view, script = maps_section(inputs, ids, most, couplings_bytes)
-        sections.append(view)
+    if view is not None:
+        section, script = maps_section(inputs, view)
+        sections.append(section)
     sections += [evaluation_section(evaluation, inputs, settings), records_section(stores)]
     lead = f"{first.model}, {count(len(first.opened), 'protein')}" + (" and more" if len(stores) > 1 else "")
     versions = first.opened.attributes.get("versions") or {}
@@ -96,12 +105,12 @@ def evaluation_section(name: str, inputs: Inputs, settings: BaseModel) -> Sectio
     return Section(name, title, printed(outcome.text) + figures + tables)
 
 
-def maps_section(inputs: Inputs, ids: Sequence[str] | None, most: int, couplings_bytes: int) -> tuple[Section, str]:
+def maps_section(inputs: Inputs, view: View) -> tuple[Section, str]:
     """The interactive view of the first store's maps, and its script. Raises EvaluationError for unknown ids."""
     store, nulls, title = inputs.stores[0], apart(inputs.stores)[1], "Contact maps and couplings"
     nulls = [each for each in nulls if each is not store and each.model == store.model]
     there = list(store.opened)
-    chosen = list(ids or there[:most])
+    chosen = list(view.ids or there[: view.most])
     if unknown := sorted(set(chosen) - set(there)):
         raise EvaluationError(f"ids={unknown} are not in {store.path}")
     if not chosen:
@@ -111,7 +120,7 @@ def maps_section(inputs: Inputs, ids: Sequence[str] | None, most: int, couplings
     for name in chosen:
         try:
             stored = store.opened[name]
-            proteins += _explored(stored, nulls, inputs.structures_if_any, couplings_bytes // len(chosen))
+            proteins += _explored(stored, nulls, inputs.structures_if_any, view.couplings_bytes // len(chosen))
         except CorruptStoreError as error:
             body += note(f"{name}: {error}", warning=True)
     if not proteins:

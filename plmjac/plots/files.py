@@ -1,4 +1,4 @@
-"""From a figure to files, and the end of the figure, so that a run of many does not fill the memory."""
+"""Writes figures to files, and closes each, so that a run of many does not fill the memory."""
 
 import textwrap
 from pathlib import Path
@@ -13,7 +13,7 @@ plt.rcParams["text.parse_math"] = False  # ids and names of files hold dollar si
 
 
 def save(figure: Figure, *paths: Path) -> None:
-    """Write a figure once for each path, in the format of its suffix, and let go of it."""
+    """Write a figure once for each path, in the format of its suffix, and close it."""
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=130)
@@ -35,6 +35,6 @@ def warned(figure: Figure, warning: str) -> Figure:
 
 
 def plain_ticks(axis: Axis) -> None:
-    """Ticks of a logarithmic axis as numbers; matplotlib's own are formulas, which are not read here."""
+    """Ticks of a logarithmic axis as numbers; matplotlib's own are formulas, which are switched off here."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -1,7 +1,7 @@
 """The layout of a store and the seals of its files: docs/format.md in code.
 
 Everything that another process may look at appears by rename, after its bytes were forced to the disk. Costs two
-`fsync`s a file; gives a store that a power cut leaves readable.
+`fsync`s a file, for a store that a power cut leaves readable.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Who may write a store: one run, or the shards of one plan together.
 
-Held by `flock` under pending/, which the system lets go of however a process ends. Where a file system has no flock, a
-lease does it: a file with the holder's name in it, touched every few seconds, and taken over once it is stale. Gives up
-certainty there for a run that is stopped for minutes and then goes on: it finds its lease gone and ends.
+Held by `flock` under pending/, which the system releases however a process ends. Where a file system has no flock, a
+lease does it: a file with the holder's name in it, touched every few seconds, and taken over once it is stale. A run
+that was stopped for minutes and goes on finds its lease gone, and ends.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from plmjac.files import read_object
 from plmjac.interruption import end
 from plmjac.store.layout import PENDING, StoreError
 
@@ -61,7 +62,7 @@ class StoreLock:
 
     @contextmanager
     def door(self) -> Iterator[None]:
-        """Nobody else takes the store, and no other shard is inside this, until the end of the block."""
+        """A context in which no other run takes the store, and no other shard is in the same context."""
         handle = os.open(self._folder / "door", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if _has_flock(handle):
@@ -75,7 +76,7 @@ class StoreLock:
             os.close(handle)
 
     def release(self) -> None:
-        """Let go of the store, for a later run in this process."""
+        """Release the store, for a later run in this process."""
         while self._handles:
             os.close(self._handles.pop())
         if self._lease is not None:
@@ -146,7 +147,7 @@ class Lease:
                 os.utime(self.path)
 
     def _is_mine(self) -> bool:
-        return _read(self.path).get("token") == self._token
+        return read_object(self.path).get("token") == self._token
 
     def _against(self) -> list[Path]:
         """Leases of roles that cannot be held together with this one, and that of the same role."""
@@ -155,16 +156,18 @@ class Lease:
         return [path for path in all_of_them if is_run or path == self.path or path.name == f"lease.{RUN}"]
 
     def _tokens_against(self) -> list[str]:
-        return [str(_read(path).get("token", "")) for path in self._against() if path != self.path and path.exists()]
+        return [
+            str(read_object(path).get("token", "")) for path in self._against() if path != self.path and path.exists()
+        ]
 
     def _refuse_others(self, store: Path) -> bool:
-        """Take stale leases away; raises StoreError for a fresh one. Whether another shard holds the store."""
+        """Remove stale leases; raises StoreError for a fresh one. Returns True where another shard holds the store."""
         probe = self._folder / f"lease-clock.{self._token}"
         probe.touch()  # the clock of the disk's server, not this machine's, says how old a lease is
         now = probe.stat().st_mtime
         probe.unlink()
         for path in self._against():
-            holder = _read(path)
+            holder = read_object(path)
             with contextlib.suppress(FileNotFoundError):
                 age = now - path.stat().st_mtime
                 if age < STALE_SECONDS and not _has_died(holder):
@@ -194,14 +197,6 @@ def _has_died(holder: dict[str, object]) -> bool:
     return False
 
 
-def _read(path: Path) -> dict[str, object]:
-    try:
-        said = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
 def _has_flock(handle: int) -> bool:
     """True if the file system of an open file knows flock."""
     if fcntl is None:
@@ -218,7 +213,7 @@ def _has_flock(handle: int) -> bool:
 
 
 def _flock(handle: int, *, exclusive: bool) -> bool:
-    """Take the lock, or change from one kind to the other; whether it is held then."""
+    """Take the lock, or change from one kind to the other. Returns True if it is held then."""
     try:
         fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError as error:

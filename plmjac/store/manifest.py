@@ -1,4 +1,4 @@
-"""The manifest as a file: one Parquet row for each input record, so that nobody has to list a folder to know them."""
+"""The manifest as a file: one Parquet row for each input record, so that no folder has to be listed to know them."""
 
 from collections.abc import Iterable
 from dataclasses import fields

@@ -110,9 +110,10 @@ class StoredProtein:
         jacobian = self.jacobian.astype(np.float32)
         if self.letters is None or not self.is_completed:
             return jacobian
-        import torch  # not needed to read what is there, and slow to import
+        # 2 s that reading what is there need not wait for
+        import torch  # noqa: PLC0415
 
-        from plmjac.jacobian import among_all
+        from plmjac.jacobian import among_all  # noqa: PLC0415
 
         tokens = encode(self.sequence)[slice(*self.positions) if self.positions else slice(None)]
         completed = among_all(*(torch.from_numpy(each) for each in (jacobian, self.letters, tokens)))

@@ -1,12 +1,11 @@
 """Finished blocks of a protein that takes long, kept until the protein is committed.
 
 A protein of a thousand residues under a large model is hours of work on a small machine; without this a kill would lose
-all of it. Blocks are exact (float32), so a resumed protein has the bytes of an undisturbed one. Gives up disk space:
-1,600 L bytes a row, until the commit.
+all of it. Blocks are exact (float32), so a resumed protein has the bytes of an undisturbed one. They take 1,600 L
+bytes a row, until the commit.
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from plmjac.files import TEMPORARY
+from plmjac.files import replacing
 from plmjac.records import WorkItem
 from plmjac.store.layout import PENDING
 
@@ -32,11 +31,10 @@ class SavedRows:
         path = self._path(item)
         path.parent.mkdir(parents=True, exist_ok=True)
         data = b"".join(block.tobytes() for block in blocks)
-        temporary = path.with_name(f"{TEMPORARY}{path.name}")
-        with temporary.open("wb") as file:  # not forced to the disk: what a power cut leaves of it fails its seal
+        # Not forced to the disk: what a power cut leaves of it fails its seal.
+        with replacing(path, durable=False) as temporary, temporary.open("wb") as file:
             file.write(_seal(item, data))
             file.write(data)
-        os.replace(temporary, path)
 
     def load(self, item: WorkItem, shapes: Sequence[tuple[int, ...]]) -> list[Float32[np.ndarray, "..."]] | None:
         """The blocks that were kept earlier, in these shapes; None where there are none whole and of this input."""
@@ -53,11 +51,11 @@ class SavedRows:
         return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def drop(self, key: str) -> None:
-        """Let go of a protein's blocks: it is in the store now."""
+        """Delete a protein's blocks: it is in the store now."""
         shutil.rmtree(self.folder / key, ignore_errors=True)
 
     def drop_all_but(self, keys: set[str]) -> None:
-        """Let go of the blocks of every protein that is not to be computed any more."""
+        """Delete the blocks of every protein that is not to be computed any more."""
         if self.folder.exists():
             for path in self.folder.iterdir():
                 if path.name not in keys:

@@ -1,8 +1,8 @@
 """Proteins under way when a process died, so that one that kills its process does not keep the others waiting.
 
 Each rank writes the work item that it begins into a file of its own; a run that ends by itself or by a signal removes
-it. What is found at the next start was the death of somebody, counted by protein, anew where it got further than the
-time before. No file is forced to the disk: a process that dies leaves them, and a power cut is no protein's fault.
+it. A note that is found at the next start is a process that died, counted by protein, from 1 again where it got further
+than the time before. Notes are not forced to the disk: a process that dies leaves them, a power cut is no such death.
 """
 
 import json
@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from plmjac.files import write_whole
+from plmjac.files import read_object, write_whole
 from plmjac.records import WorkItem
 from plmjac.store.layout import PENDING, to_json
 
@@ -36,16 +36,16 @@ class UnderWay:
 
 
 def count_deaths(store: Path, role: str | None, open_keys: Collection[str]) -> dict[str, int]:
-    """Read what dead processes left, of one role or (None) of all, and count it: deaths over each protein still open.
+    """Count the notes of dead processes, of one role or (None) of all: deaths over each protein that is still open.
 
     Only under the store's lock.
     """
     path = store / PENDING / DEATHS
-    known = _read(path)
+    known = read_object(path)
     before = json.dumps(known, sort_keys=True)
     for note in (store / PENDING).glob(f"{NOTE}{role or ''}*"):
         if role is None or note.name.rpartition(".")[0] == NOTE + role:
-            said = _read(note)
+            said = read_object(note)
             key, start = said.get("key"), said.get("start")
             if isinstance(key, str) and isinstance(start, int):
                 earlier = known.get(key)
@@ -62,7 +62,7 @@ def count_deaths(store: Path, role: str | None, open_keys: Collection[str]) -> d
 
 def goes_last(store: Path) -> set[str]:
     """The proteins that are computed after all others."""
-    known = _read(store / PENDING / DEATHS)
+    known = read_object(store / PENDING / DEATHS)
     return {key for key, count in known.items() if isinstance(count, dict) and count.get("deaths", 0) >= LAST}
 
 
@@ -72,11 +72,3 @@ def refusal(store: Path, deaths: int) -> str:
         f"{deaths} processes died while they computed it and got no block further, for lack of memory as a rule; "
         f"give them more (plmjac.plan says how much) and delete {store / PENDING / DEATHS} to have it tried again"
     )
-
-
-def _read(path: Path) -> dict[str, object]:
-    try:
-        said = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}

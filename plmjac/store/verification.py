@@ -1,4 +1,4 @@
-"""Is every byte of a store what was written? And, if asked, do its numbers agree with one another?
+"""Checks of a store: is every byte what was written, and, if asked, do the numbers agree with one another?
 
 Shallow: sha256 of every file against the list that was sealed into its group at commit, nothing decoded. Deep: also
 decodes every array and makes the contact map again from the stored Jacobian, or the recoveries from the stored blocks.
@@ -10,10 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from plmjac.files import write_whole
-from plmjac.jacobian import contact_map
 from plmjac.readouts import READOUTS
 from plmjac.segments import recoveries
 from plmjac.store.layout import (
@@ -100,7 +98,7 @@ def renew_manifest(store: Path) -> str:
 
 
 def _row_of(folder: Path) -> ManifestRow:
-    """The manifest's row of a protein by its own word; of its source and its cost it knows nothing."""
+    """The manifest's row of a protein from its attributes; source and cost are not among them."""
     attributes = read_group_document(folder / "zarr.json")
     sequence = attributes["sequence"]
     chains = chains_of(attributes)
@@ -179,6 +177,11 @@ def _disagreements(protein: StoredProtein) -> list[str]:
     if contacts is not None and not np.array_equal(protein.is_known, np.isfinite(contacts)):
         problems.append("contacts is not NaN for exactly the pairs that were not computed")
     elif contacts is not None and "jacobian" in arrays and not protein.windows:
+        # 2 s that opening a store need not wait for
+        import torch  # noqa: PLC0415
+
+        from plmjac.jacobian import contact_map  # noqa: PLC0415
+
         first, last = protein.positions or (0, len(protein))
         again = contact_map(torch.from_numpy(protein.completed), first, overwrite=True).numpy()
         stored = contacts[first:last]

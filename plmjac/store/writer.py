@@ -1,8 +1,7 @@
 """The writing half of the store: one writer per protein, and a protein that is there is complete.
 
 A protein is written under pending/, forced to the disk and renamed into proteins/, so a run may be killed at any
-instant and leaves nothing half-visible. Gives up concurrent runs on one store: the second is refused while the first
-holds the lock.
+instant and leaves nothing half-visible. A second run on the same store is refused while the first holds the lock.
 """
 
 import os
@@ -18,7 +17,7 @@ import zarr
 from jaxtyping import Shaped
 from zarr.storage import LocalStore
 
-from plmjac.files import TEMPORARY, is_temporary, nearest, sync, write_whole
+from plmjac.files import is_temporary, nearest, sync, write_whole
 from plmjac.readouts import READOUTS
 from plmjac.records import Chains, Failure
 from plmjac.store.layout import (
@@ -155,10 +154,8 @@ class StoreWriter:
         large input is bad.
         """
         for row in rows:
-            path = self.path / FAILED / f"{row.key}.json"
-            temporary = path.with_name(f"{TEMPORARY}{path.name[-80:]}")
-            temporary.write_bytes(to_json({"id": row.id, "key": row.key, "reason": row.reason, "trace": ""}))
-            os.replace(temporary, path)
+            document = {"id": row.id, "key": row.key, "reason": row.reason, "trace": ""}
+            write_whole(self.path / FAILED / f"{row.key}.json", to_json(document), durable=False)
 
     def forget_failures(self, keys: Collection[str] | None = None) -> None:
         """Drop the failures of earlier runs, of all proteins or of these: this run tries again and reports its own."""
@@ -172,7 +169,7 @@ class StoreWriter:
             if path.is_dir() and path.name != FOLDER:
                 shutil.rmtree(path)
         for path in (self.path / PROTEINS).iterdir():
-            if path.is_dir() and not (path / "zarr.json").is_file():  # somebody began to delete it
+            if path.is_dir() and not (path / "zarr.json").is_file():  # half deleted
                 shutil.rmtree(path)
         for folder in (self.path, self.path / PROTEINS, self.path / FAILED):
             for path in folder.iterdir():
@@ -223,7 +220,7 @@ def create_or_check(path: Path, identity: dict[str, Any], details: dict[str, Any
 
 
 def _check_is_ours(path: Path) -> None:
-    """Never write into a folder, or over a file, that is something else."""
+    """Raise StoreError for a path that is a file, or a folder of something else."""
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file; give store= the name of a folder, such as runs/my.zarr")
     strangers = {entry.name for entry in path.iterdir()} if path.exists() else set()

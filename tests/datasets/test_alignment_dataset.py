@@ -31,8 +31,8 @@ def test_insertions_are_residues_of_the_relative_and_no_columns(tmp_path: Path) 
     assert [(row.columns, row.residues) for row in read_aligned(path)] == [("MK-VL", "MKVL"), ("MKGV-", "MKGV")]
 
 
-@pytest.fixture
-def family(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reference of 50 residues, then 400 rows of which k have every identity k/50 there is, in random order."""
     source = np.random.default_rng(0)
     reference = source.choice(list(AMINO_ACIDS), 50)
@@ -42,7 +42,7 @@ def family(tmp_path: Path) -> Path:
         for place in source.permutation(50)[: number % 45]:
             row[place] = source.choice([letter for letter in AMINO_ACIDS if letter != reference[place]])
         rows.append("".join(row))
-    path = tmp_path / "family.a3m"
+    path = tmp_path_factory.mktemp("family") / "family.a3m"
     text = "".join(f">r{n}\n{row}\n" for n, row in enumerate(source.permutation(rows)))
     path.write_text(f">ref\n{''.join(reference)}\n>gappy\n{'-' * 20}{''.join(reference)[20:]}\n{text}")
     return path

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from plmjac.datasets import build
-from plmjac.evaluation import EvaluationError, Inputs, Outcome, Store
 from plmjac.evaluation.approximations import Settings, evaluate
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
 from plmjac.plots import save
 from plmjac.records import Protein
 from plmjac.store import open_store

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from written_store import written_store
 
-from plmjac.evaluation import Inputs
+from plmjac.evaluation.base import Inputs
 from plmjac.evaluation.capacity import Settings, above_noise, evaluate, full_capacity, sparse_capacity
 from plmjac.plots import save
 

@@ -11,7 +11,7 @@ from written_store import written_store
 
 from plmjac.alphabet import AMINO_ACIDS
 from plmjac.evaluate import evaluate as command
-from plmjac.evaluation import EvaluationError, Inputs, Store
+from plmjac.evaluation.base import EvaluationError, Inputs, Store
 from plmjac.evaluation.conformations import BOTH, ONLY_A, ONLY_B, Settings, evaluate, two_structures
 from plmjac.records import ContactList, Contacts, Protein
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from written_store import sequence_of, written_store
 
-from plmjac.evaluation import EvaluationError, Inputs, Store
+from plmjac.evaluation.base import EvaluationError, Inputs, Store
 from plmjac.evaluation.contact_precision import Settings, contact_precision, evaluate
-from plmjac.evaluation.scoring import Structures
+from plmjac.evaluation.structures import Structures
 from plmjac.plots import save
 from plmjac.records import ContactList, Contacts, Coordinates, Protein
 

@@ -10,7 +10,7 @@ from written_store import written_store
 
 from plmjac.alphabet import AMINO_ACIDS
 from plmjac.coevolution import coupling_map, inverse_covariance, read_alignment
-from plmjac.evaluation import EvaluationError, Inputs, Store
+from plmjac.evaluation.base import EvaluationError, Inputs, Store
 from plmjac.evaluation.coupling_correlation import Settings, evaluate
 from plmjac.plots import save
 

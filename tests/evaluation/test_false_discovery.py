@@ -13,7 +13,8 @@ from support import composed
 from written_store import written_store
 
 from plmjac.coevolution import fit_pseudolikelihood, sequence_weights
-from plmjac.evaluation import EvaluationError, Inputs, Outcome, Store, best_pairs
+from plmjac.evaluation import best_pairs
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
 from plmjac.evaluation.false_discovery import Settings, evaluate, false_discovery_rates
 from plmjac.evaluation.inputs import inputs_of
 from plmjac.jacobian import contact_map

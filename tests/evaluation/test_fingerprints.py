@@ -9,7 +9,7 @@ from support import composed
 from written_store import sequence_of, written_store
 
 from plmjac.coevolution.amino_acid_energies import patterns
-from plmjac.evaluation import Inputs, Outcome, Store
+from plmjac.evaluation.base import Inputs, Outcome, Store
 from plmjac.evaluation.fingerprints import Settings, evaluate
 from plmjac.records import ContactList, Contacts, Protein
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from written_store import sequence_of
 
-from plmjac.evaluation import Inputs, Store
+from plmjac.evaluation.base import Inputs, Store
 from plmjac.evaluation.interchain import BLOCK_APC, Settings, block_apc, evaluate
 from plmjac.plots import save
 from plmjac.records import Chains, Coordinates, Protein

@@ -12,7 +12,7 @@ from plmjac.alphabet import AMINO_ACIDS
 from plmjac.coevolution import coevolution
 from plmjac.coevolution.baselines import BASELINES
 from plmjac.evaluate import evaluate as command
-from plmjac.evaluation import EvaluationError, Inputs, Store
+from plmjac.evaluation.base import EvaluationError, Inputs, Store
 from plmjac.evaluation.linear_baselines import MEASURES, Settings, evaluate
 from plmjac.records import Coordinates, Protein
 

@@ -9,7 +9,7 @@ from written_store import written_store
 
 from plmjac.alphabet import AMINO_ACIDS
 from plmjac.datasets import build
-from plmjac.evaluation import EvaluationError, Inputs, Outcome, Store
+from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
 from plmjac.evaluation.relatives import Settings, evaluate, mean_map
 from plmjac.records import ContactList, Contacts, Protein
 

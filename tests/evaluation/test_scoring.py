@@ -12,7 +12,8 @@ from written_store import sequence_of, written_store
 from plmjac.alphabet import AMINO_ACIDS
 from plmjac.evaluate import evaluate as command
 from plmjac.evaluation.inputs import inputs_of
-from plmjac.evaluation.scoring import Labelled, Structures, Unscored, labelled, place, plain_id
+from plmjac.evaluation.scoring import Unscored, labelled
+from plmjac.evaluation.structures import Labelled, Structures, place, plain_id
 from plmjac.records import Coordinates, Protein
 from plmjac.report import report as report_command
 

@@ -10,7 +10,8 @@ from support import SHARED, composed
 
 from plmjac.datasets.atoms import read_atoms
 from plmjac.evaluate import evaluate as run_evaluation
-from plmjac.evaluation import Inputs, should_not_fold
+from plmjac.evaluation import should_not_fold
+from plmjac.evaluation.base import Inputs
 
 STRUCTURES = SHARED / "covariation" / "structures"
 pytestmark = pytest.mark.skipif(not STRUCTURES.is_dir(), reason="the real structures are not here")

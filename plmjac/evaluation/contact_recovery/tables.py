@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from plmjac.comparison import sign_flip, widened
+from plmjac.config import Keys
 from plmjac.evaluation.contact_recovery.runs import OUTCOME, SEGMENT, Run
 from plmjac.recovery import (
     Counts,
@@ -26,10 +27,8 @@ from plmjac.recovery import (
 )
 
 
-class Jump(BaseModel):
+class Jump(Keys):
     """When a curve jumps, and when for good; see plmjac.recovery.JumpRule."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     height: PositiveFloat
     drop: PositiveFloat
@@ -37,10 +36,8 @@ class Jump(BaseModel):
     exceptions: NonNegativeInt
 
 
-class Settings(BaseModel):
+class Settings(Keys):
     """The keys of conf/evaluation/contact_recovery.yaml, which explains them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["contact_recovery"]
     recovered: float
