@@ -1,12 +1,14 @@
 """Train the bundled model `tiny`: a small ESM-2 on a folder of protein family alignments, from data to shipped file.
 
     python scripts/train_tiny.py train FOLDER --out runs/tiny --families PF00076 PF00018
+    python scripts/train_tiny.py front FOLDER --out runs/front --alone runs/tiny/last.ckpt
     python scripts/train_tiny.py finish FOLDER --run runs/tiny --export tiny.safetensors
 
 `train` teaches a masked language model what a Markov random field of each family knows (scripts/tiny/teacher.py), and
 masked residues. It writes `last.ckpt` and `loss.csv`; run the same command again and it goes on from the checkpoint, to
-the same loss curve as without the interruption. `finish` fits the contact head (Rao et al. 2021) on the structures of
-some of the families, measures contacts on all, and writes the safetensors file.
+the same loss curve as without the interruption. `front` makes of a run without flanks a model to start another run
+from, which finds domains in longer sequences (scripts/tiny/front.py). `finish` fits the contact head (Rao et al. 2021)
+on the structures of some of the families, measures contacts on all, and writes the safetensors file.
 
 The folder holds `alignments/<family>.fasta`, `queries.fasta` (records named `<structure> <family>`, aligned to the
 family) and, for `finish`, `structures/<structure>.pdb`.
@@ -16,10 +18,12 @@ million parameters.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from tiny.export import finish
-from tiny.training import Settings, train
+from tiny.front import FrontModule
+from tiny.training import Settings, TinyModule, train
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True)
     _add_train(commands.add_parser("train", help="train, or go on training", formatter_class=_HELP))
+    _add_front(commands.add_parser("front", help="a new front for domains with flanks", formatter_class=_HELP))
     _add_finish(commands.add_parser("finish", help="contact head, table, export", formatter_class=_HELP))
     return top
 
@@ -56,9 +61,15 @@ def _add_train(fit: argparse.ArgumentParser) -> None:
     add("--weights", type=float, nargs=5, default=[1.0, 1.0, 30.0, 0.5, 1.0],
         help="of the losses: masked residues, divergence, change, column, attention")  # fmt: skip
     add("--looking-steps", type=int, default=1890, help="the first steps, in which attention is shown where to look")
+    add("--held-layers", type=int, default=0, help="the last layers, which stay as they are, as does the embedding")
     add("--start-from", type=Path, help="checkpoint of another run, to start from its weights instead of random ones")
     add("--seed", type=int, default=0, help="of weights, batches and masks")
     add("--every", type=int, default=100, help="steps between rows of loss.csv and checkpoints")
+
+
+def _add_front(fit: argparse.ArgumentParser) -> None:
+    _add_train(fit)
+    fit.add_argument("--alone", type=Path, required=True, help="checkpoint of a run on domains alone")
 
 
 def _add_finish(end: argparse.ArgumentParser) -> None:
@@ -70,14 +81,16 @@ def _add_finish(end: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    """Run one of the two commands."""
+    """Run one of the three commands."""
     arguments = vars(parser().parse_args())
     command, folder = arguments.pop("command"), arguments.pop("folder")
     if command == "finish":
         finish(folder, arguments["run"], arguments["export"], arguments["fit_families"])
         return
     out, every, start_from = (arguments.pop(name) for name in ("out", "every", "start_from"))
-    train(folder, out, Settings(**arguments), every=every, start_from=start_from)
+    alone = arguments.pop("alone", None)
+    module_of = TinyModule if alone is None else partial(FrontModule, alone=alone)
+    train(folder, out, Settings(**arguments), every=every, start_from=start_from, module_of=module_of)
 
 
 if __name__ == "__main__":

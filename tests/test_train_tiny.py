@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import gemmi
@@ -16,7 +17,7 @@ from safetensors import safe_open
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from tiny import contacts, data, export, network, optimizer, teacher, training  # noqa: E402
+from tiny import contacts, data, export, front, network, optimizer, teacher, training  # noqa: E402
 
 from plmjac.coevolution import read_alignment  # noqa: E402
 
@@ -45,6 +46,7 @@ def _settings(**changes: object) -> training.Settings:
         "families": [], "layers": 4, "width": 16, "heads": 2, "steps": 8, "decay_steps": 2, "per_family": 2,
         "mutants": 2, "mutations": 2, "masked": 3, "tokens": 40, "flanked": 0.5,
         "lr": 0.02, "adam_lr": 3e-3, "weight_decay": 0.05, "weights": [1.0, 1.0, 4.0, 0.5, 1.0], "looking_steps": 6,
+        "held_layers": 0,
         "seed": 1,
     }  # fmt: skip
     return training.Settings(**{**values, **changes})  # type: ignore[arg-type]
@@ -154,6 +156,54 @@ def test_a_run_starts_from_the_weights_of_another(folder: Path, tmp_path: Path) 
     first, second = (training.load_checkpoint(tmp_path / name / "last.ckpt")["state_dict"] for name in "ab")
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, atol=1e-6, rtol=0)
+
+
+def test_held_layers_stay(folder: Path, tmp_path: Path) -> None:
+    """The last two of four layers, the embedding and the output stay, the others move; then all of them move."""
+    before = network.new_model(4, 16, 2, seed=1).state_dict()
+    for steps, held, stays in ((2, 2, ("layers.2", "layers.3", "emb", "lm_head")), (4, 0, ())):
+        _train(folder, tmp_path / "a", steps=steps, held_layers=held, decay_steps=0)
+        state = training.load_checkpoint(tmp_path / "a" / "last.ckpt")["state_dict"]
+        for name, value in before.items():
+            if not name.endswith("inv_freq") and not name.startswith("contact_head"):
+                assert torch.equal(state[f"model.{name}"], value) == name.startswith(stays or "-"), name
+
+
+def test_sequences_without_their_flanks(folder: Path) -> None:
+    batch = training.corpus_of(folder, _settings(flanked=1.0, tokens=60, masked=30)).batch(3)
+    tokens, own = batch.tokens[: len(batch.residue)], batch.residue >= 0
+    plain, place = front.without_flanks(tokens, own)
+    for row in range(len(tokens)):
+        letters = tokens[row, own[row]].tolist()
+        assert [token for token in plain[row].tolist() if token != data.PAD] == [data.CLS, *letters, data.EOS]
+        for at in range(tokens.shape[1]):
+            if own[row, at] or tokens[row, at] in (data.CLS, data.EOS):
+                assert plain[row, place[row, at]] == tokens[row, at]
+            else:
+                assert place[row, at] == -1
+    assert 0 < (~batch.whole).sum() < 20
+
+
+def test_a_new_front_hands_over_what_the_old_one_does(folder: Path, tmp_path: Path) -> None:
+    """It comes nearer to the old front; the last layers are the old ones, and another run can start from it."""
+    _train(folder, tmp_path / "alone", steps=2, flanked=0.0)
+    alone = tmp_path / "alone" / "last.ckpt"
+    settings = _settings(layers=5, steps=80, decay_steps=20, flanked=1.0, per_family=4, lr=0.01)
+    training.train(folder, tmp_path / "front", settings, every=20, module_of=partial(front.FrontModule, alone=alone))
+    first, *_, last = _curve(tmp_path / "front")
+    assert last[1] < first[1] and last[2] < 0.9 * first[2]
+    state, old = (training.load_checkpoint(path)["state_dict"] for path in (tmp_path / "front" / "last.ckpt", alone))
+    for name, value in old.items():
+        if name.startswith(("model.layers.2", "model.layers.3")):
+            number = int(name.split(".")[2])
+            assert torch.equal(state[name.replace(f"layers.{number}", f"layers.{number + 1}")], value), name
+    start = tmp_path / "front" / "last.ckpt"
+    training.train(folder, tmp_path / "next", _settings(layers=5, steps=2), start_from=start)
+    wanted = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    taught = torch.rand(3, 5, generator=torch.Generator().manual_seed(1)) < 0.5
+    assert float(front.unlikeness(wanted, wanted + 0.0, taught)) == 0.0
+    mean = wanted[taught].mean(dim=0).expand(3, 5, 4)
+    assert float(front.unlikeness(mean, wanted, taught)) == pytest.approx(1.0)
 
 
 def test_losses_equal_sums_over_places(folder: Path, tmp_path: Path) -> None:

@@ -206,7 +206,9 @@ def _printed(proteins: pd.DataFrame, rates: pd.DataFrame, null: Sequence[Store],
         "pairs / L: of the listed pairs, at this false discovery rate or below; no contact: share of them that do not "
         f"touch in the structure ({settings.atom} < {settings.cutoff:g} A), where it is known",
         "",
-        rates.to_string(index=False, float_format="{:.3f}".format) if len(rates) else "nothing could be scored",
+        rates.to_string(index=False, float_format="{:.3f}".format, na_rep="-")
+        if len(rates)
+        else "nothing could be scored",
     ]
     scored = proteins[proteins["reason"] == ""]
     if 0 < len(scored) <= 30:

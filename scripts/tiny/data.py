@@ -52,6 +52,7 @@ class Batch(NamedTuple):
     The first S rows are the sequences that were drawn: `family` by number, `residue` the amino acid 0 to 19 at each
     place (before masking) and `column` its column in the family, both -1 where there is none: at BOS, EOS and padding,
     and in flanks, which are no part of the family. Columns of insertions are -1 as well. `flank` places are of flanks.
+    `whole` sequences have not been cut short.
     """
 
     tokens: Int64[Tensor, "R T"]
@@ -59,6 +60,7 @@ class Batch(NamedTuple):
     residue: Int64[Tensor, "S T"]
     column: Int64[Tensor, "S T"]
     flank: Bool[Tensor, "S T"]
+    whole: Bool[Tensor, " S"]
 
 
 def read_queries(folder: Path) -> dict[str, tuple[str, str]]:
@@ -138,7 +140,7 @@ class Corpus:
         turn = np.arange(self.masked) + step * self.masked
         family = np.concatenate([np.repeat(np.arange(len(self.families)), self.per_family), turn % len(self.families)])
         drawn = [self.families[k].train[rng.integers(len(self.families[k].train))] for k in family]
-        tokens, residue, column = self._placed(drawn, family, rng, self.flanked)
+        tokens, residue, column, whole = self._placed(drawn, family, rng, self.flanked)
         flank = is_residue(tokens) & (residue < 0)
         number, width = self.num_wild_types, tokens.shape[1]
         masked = rng.random(residue.shape) < _mask_rates(rng, number, self.masked)
@@ -146,7 +148,7 @@ class Corpus:
         masked[some] = ~_windows(rng, (tokens[some] != PAD).sum(axis=1) - 2, width)
         tokens[masked & is_residue(tokens)] = MASK_TOKEN
         mutants = self._mutants(tokens[:number], column[:number], rng)
-        arrays = (np.concatenate([tokens, mutants]), family, residue, column, flank)
+        arrays = (np.concatenate([tokens, mutants]), family, residue, column, flank, whole)
         return Batch(*(torch.from_numpy(array) for array in arrays))
 
     def held_out(self, per_family: int = 32) -> tuple[Int64[Tensor, "S T"], Int64[Tensor, "S T"]]:
@@ -154,7 +156,7 @@ class Corpus:
         rng = np.random.default_rng(0)
         family = np.repeat(np.arange(len(self.families)), per_family)
         rows = [member.held_out[n % len(member.held_out)] for member in self.families for n in range(per_family)]
-        tokens, residue, _ = self._placed(rows, family, rng, flanked=0.0)
+        tokens, residue, *_ = self._placed(rows, family, rng, flanked=0.0)
         masked = is_residue(tokens) & (rng.random(tokens.shape) < EVALUATION_RATE)
         tokens[masked] = MASK_TOKEN
         return torch.from_numpy(tokens), torch.from_numpy(np.where(masked, residue, -1))
@@ -162,9 +164,12 @@ class Corpus:
     def _placed(
         self, rows: list[Int8[np.ndarray, " C"]], family: Int64[np.ndarray, " S"], rng: np.random.Generator,
         flanked: float,
-    ) -> tuple[Int64[np.ndarray, "S T"], Int64[np.ndarray, "S T"], Int64[np.ndarray, "S T"]]:  # fmt: skip
-        """Tokens, residues and columns of aligned rows, gaps taken out, flanks put on, and cut off at `tokens`."""
+    ) -> tuple[
+        Int64[np.ndarray, "S T"], Int64[np.ndarray, "S T"], Int64[np.ndarray, "S T"], Bool[np.ndarray, " S"]
+    ]:  # fmt: skip
+        """Tokens, residues and columns of aligned rows, gaps taken out, flanks put on; and which are whole."""
         tokens, residue, column = (np.full((len(rows), self.tokens), value) for value in (PAD, -1, -1))
+        whole = np.ones(len(rows), dtype=bool)
         numbers = [np.full(member.train.shape[1], -1) for member in self.families]
         for number, member in zip(numbers, self.families, strict=True):
             number[member.columns] = np.arange(len(member.columns))
@@ -176,12 +181,13 @@ class Corpus:
                     where = where[lost[0] : len(where) - lost[1]]
                 before, after = self._flanks(rng, self.tokens - 2 - len(where))
             where = where[: self.tokens - 2]
+            whole[line] = len(where) == (row != GAP).sum()
             residues = np.concatenate([before, row[where].astype(np.int64), after])
             inside = slice(1 + len(before), 1 + len(before) + len(where))
             tokens[line, : len(residues) + 2] = [CLS, *(FIRST_AMINO_ACID + residues), EOS]
             residue[line, inside], column[line, inside] = row[where], numbers[k][where]
         width = int((tokens != PAD).sum(axis=1).max())
-        return tokens[:, :width], residue[:, :width], column[:, :width]
+        return tokens[:, :width], residue[:, :width], column[:, :width], whole
 
     def _flanks(self, rng: np.random.Generator, room: int) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]]:
         """Residues before and after, which together are no more than `room`, and in three of ten cases a tag."""

@@ -162,12 +162,17 @@ def _looking_loss(
 
 
 def hidden_states(
-    model: ESM2, tokens: Int64[Tensor, "B T"], tables: Tables | None = None, lesson: Lesson | None = None
+    model: ESM2,
+    tokens: Int64[Tensor, "B T"],
+    tables: Tables | None = None,
+    lesson: Lesson | None = None,
+    layers: int | None = None,
 ) -> tuple[list[Float[Tensor, "B T D"]], list[Float[Tensor, ""]]]:
     """The output of each layer of fair-esm's ESM2.forward before the last layer norm, and the losses of attention.
 
-    `tables` are those of `rotary_tables`, which are made anew where they are not given. There is a loss of attention
-    for each of `LOOKING_LAYERS` if there is a lesson, over the first rows of the tokens, which it is about.
+    Of the first `layers` only, if that is given. `tables` are those of `rotary_tables`, which are made anew where they
+    are not given. There is a loss of attention for each of `LOOKING_LAYERS` if there is a lesson, over the first rows
+    of the tokens, which it is about.
     """
     heads = model.attention_heads
     tables = rotary_tables(tokens.shape[1], model.embed_dim // heads) if tables is None else tables
@@ -175,7 +180,7 @@ def hidden_states(
     real = torch.nonzero((tokens != PAD).flatten())[:, 0]
     x = _embed(model, tokens).flatten(0, 1)[real]
     states, losses = [], []
-    for number, layer in enumerate(model.layers, start=-len(model.layers)):
+    for number, layer in enumerate(model.layers[:layers], start=-len(model.layers)):
         q, k, v = _queries_keys_values(
             layer.self_attn, layer.self_attn_layer_norm(x), real, tokens.shape, heads, tables
         )
@@ -224,10 +229,6 @@ def training_losses(
     states, attention = hidden_states(model, batch.tokens, tables, lesson)
     logits = _lm_head(model, states[-1])
     drawn, wild_types = len(batch.family), len(lesson.expected)
-    column = torch.where(batch.column >= 0, batch.column + first_columns[batch.family][:, None], -1)
-    column[batch.flank] = head.linear.out_features - 1
-    asked = column >= 0
-    named = head(states[COLUMN_LAYER][:drawn][asked])
     change = logits[drawn:] - logits[:wild_types].repeat_interleave(len(lesson.change) // wild_types, dim=0)
     change = change - change.mean(dim=-1, keepdim=True)
     moved = lesson.moved.sum()
@@ -235,10 +236,20 @@ def training_losses(
         _masked_loss(logits[:drawn], batch.tokens[:drawn], batch.residue),
         _divergence(logits[:wild_types], batch.tokens[:wild_types], lesson),
         ((change - lesson.change).square().sum(dim=-1) * lesson.moved).sum() / moved,
-        F.cross_entropy(named, column[asked]),
+        column_loss(head, states[COLUMN_LAYER], batch, first_columns),
         torch.stack(attention).mean(),
         (lesson.change.square().sum(dim=-1) * lesson.moved).sum() / moved,
     )
+
+
+def column_loss(
+    head: ColumnHead, states: Float[Tensor, "R T D"], batch: Batch, first_columns: Int64[Tensor, " F"]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of family and column, or of none in flanks, over the sequences that were drawn."""
+    column = torch.where(batch.column >= 0, batch.column + first_columns[batch.family][:, None], -1)
+    column[batch.flank] = head.linear.out_features - 1
+    asked = column >= 0
+    return F.cross_entropy(head(states[: len(column)][asked]), column[asked])
 
 
 def _divergence(logits: Float[Tensor, "W T 20"], tokens: Int64[Tensor, "W T"], lesson: Lesson) -> Float[Tensor, ""]:

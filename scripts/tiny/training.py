@@ -6,7 +6,7 @@ What it gives up: one CPU core, fp32, a model of little more than a million para
 import csv
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tiny.teacher import Lesson, Teacher
 
 ADJUSTABLE = {
     "steps", "decay_steps", "looking_steps", "per_family", "mutants", "mutations", "masked", "tokens", "flanked",
-    "weights",
+    "weights", "held_layers",
 }  # fmt: skip
 """Settings that a run may go on with other values of: what may change along the way, sooner or later."""
 
@@ -50,6 +50,7 @@ class Settings:
     weight_decay: float
     weights: list[float]
     looking_steps: int
+    held_layers: int
     seed: int
 
     def weights_at(self, step: int) -> Weights:
@@ -72,7 +73,12 @@ class Steps(IterableDataset[tuple[Batch, Lesson]]):
 
 
 class TinyModule(pl.LightningModule):
-    """A masked language model with the fast forward, and the column head that only training has."""
+    """A masked language model with the fast forward, and the column head that only training has.
+
+    The last `held_layers` layers stay as they are, and then the embedding and what follows the layers as well.
+    """
+
+    parts: tuple[str, ...] = Losses._fields
 
     def __init__(self, settings: Settings, corpus: Corpus) -> None:
         super().__init__()
@@ -80,18 +86,26 @@ class TinyModule(pl.LightningModule):
         self.model = new_model(settings.layers, settings.width, settings.heads, settings.seed)
         self.column_head = ColumnHead(settings.width, corpus.num_columns)
         self._tables: dict[int, Tables] = {}
+        if settings.held_layers:
+            for name, value in self.named_parameters():
+                value.requires_grad_(name.startswith("column_head"))
+            self.model.layers[: -settings.held_layers].requires_grad_(True)
 
     def training_step(self, given: tuple[Batch, Lesson], batch_index: int) -> dict[str, Tensor]:
         """The loss, and its parts for the journal."""
         batch, lesson = given
-        length = batch.tokens.shape[1]
-        if length not in self._tables:
-            self._tables[length] = rotary_tables(length, self.settings.width // self.settings.heads)
-        losses = training_losses(self.model, self.column_head, batch, lesson, self.first_columns, self._tables[length])
+        tables = self.tables(batch.tokens.shape[1])
+        losses = training_losses(self.model, self.column_head, batch, lesson, self.first_columns, tables)
         weights = self.settings.weights_at(self.global_step)
         total = sum(weight * loss for weight, loss in zip(weights, losses, strict=False))
         assert isinstance(total, Tensor)
         return {"loss": total, "parts": torch.stack(losses).detach()}
+
+    def tables(self, length: int) -> Tables:
+        """Those of the rotary embedding, made once a length."""
+        if length not in self._tables:
+            self._tables[length] = rotary_tables(length, self.settings.width // self.settings.heads)
+        return self._tables[length]
 
     def configure_optimizers(self) -> Any:
         """The optimiser of the settings under the schedule of `rate_factor`."""
@@ -127,7 +141,7 @@ class Journal(pl.Callback):
         rows = list(csv.reader(path.open(encoding="utf-8"))) if path.exists() and self.first else []
         kept = [row for row in rows[1:] if int(row[0]) <= self.first]
         with path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([["step", *Losses._fields, "held_out"], *kept])
+            csv.writer(file).writerows([["step", *pl_module.parts, "held_out"], *kept])  # type: ignore[misc]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -142,15 +156,14 @@ class Journal(pl.Callback):
     def _row(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
         with torch.no_grad():
             held_out = float(masked_loss(pl_module.model, *self.held_out))
-        means = Losses(*torch.stack(self.parts).mean(dim=0))
+        means = torch.stack(self.parts).mean(dim=0).tolist()
         save_checkpoint(trainer, self.out / "last.ckpt")
         with (self.out / "loss.csv").open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerow([step, *(f"{float(mean):.6f}" for mean in means), f"{held_out:.6f}"])
+            csv.writer(file).writerow([step, *(f"{mean:.6f}" for mean in means), f"{held_out:.6f}"])
         seconds = (time.monotonic() - self.began) / max(1, step - self.first)
-        print(f"step {step:6d}  masked {means.masked:.3f}  held out {held_out:.3f}  column {means.column:.3f}  "
-              f"attention {means.attention:.3f}  change explained {1 - means.change / means.to_change:.3f}  "
-              f"{seconds * 1e3:.0f} ms/step  {(trainer.max_steps - step) * seconds / 60:.0f} min left",
-              flush=True)  # fmt: skip
+        told = "  ".join(f"{name} {mean:.3f}" for name, mean in zip(pl_module.parts, means, strict=True))  # type: ignore[arg-type]
+        print(f"step {step:6d}  {told}  held out {held_out:.3f}  {seconds * 1e3:.0f} ms/step  "
+              f"{(trainer.max_steps - step) * seconds / 60:.0f} min left", flush=True)  # fmt: skip
 
 
 def save_checkpoint(trainer: pl.Trainer, path: Path) -> None:
@@ -174,7 +187,10 @@ def corpus_of(folder: Path, settings: Settings) -> Corpus:
     return Corpus(families, strangers, s.per_family, s.mutants, s.mutations, s.masked, s.tokens, s.flanked, s.seed)
 
 
-def train(folder: Path, out: Path, settings: Settings, *, every: int = 100, start_from: Path | None = None) -> None:
+def train(
+    folder: Path, out: Path, settings: Settings, *, every: int = 100, start_from: Path | None = None,
+    module_of: Callable[[Settings, Corpus], TinyModule] = TinyModule,
+) -> None:  # fmt: skip
     """Train to `settings.steps`, going on from `out/last.ckpt` where there is one.
 
     `ADJUSTABLE` settings may differ from those of the checkpoint; any other difference ends the program, for the curve
@@ -201,7 +217,7 @@ def train(folder: Path, out: Path, settings: Settings, *, every: int = 100, star
     )  # fmt: skip
     teacher = Teacher(corpus.families, out / "teacher", settings.heads)
     loader = DataLoader(Steps(corpus, teacher, settings, start), batch_size=None)
-    module = TinyModule(settings, corpus)
+    module = module_of(settings, corpus)
     if start_from is not None and not last.exists():
         module.load_state_dict(load_checkpoint(start_from)["state_dict"])
     trainer.fit(module, loader, ckpt_path=last if last.exists() else None)
