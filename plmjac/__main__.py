@@ -12,6 +12,8 @@ COMMANDS = {
     "evaluate": "score the maps of stores: tables and figures",
     "report": "one HTML file about a store",
     "verify": "check every byte of a store, or repair it",
+    "examples": "copy the documentation, job scripts and a notebook into a folder",
+    "completion": "print the script that completes commands and keys in bash or zsh",
 }
 
 
@@ -32,7 +34,7 @@ def main() -> None:
 
 def usage() -> str:
     """The commands, one a line."""
-    lines = [f"  plmjac {name:9s} {does}" for name, does in COMMANDS.items()]
+    lines = [f"  plmjac {name:10s} {does}" for name, does in COMMANDS.items()]
     return "\n".join(["usage: plmjac COMMAND [KEY=VALUE ...]   (plmjac COMMAND --help lists the keys)", *lines])
 
 

@@ -7,6 +7,7 @@ are the schema. A wrong key or value ends with exit code 2 and a sentence that n
 import logging
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,11 +21,30 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from plmjac.conf_tree import ADDED, groups_of, help_of
+from plmjac.conf_tree import config_dir as config_dir
+from plmjac.conf_tree import options as options
 from plmjac.files import UsageError as UsageError
+from plmjac.files import is_fasta
 from plmjac.files import nearest as nearest
 from plmjac.models.registry import names, options_of
 
-DONE, USAGE, SOME_FAILED = 0, 2, 3
+DONE, USAGE, SOME_FAILED, PIPE_CLOSED = 0, 2, 3, 141
+"""Exit codes; the last is that of any Unix command whose reader has gone, as in `plan ... | head`."""
+
+FLAGS_WITH_VALUES = {
+    "-c",
+    "--cfg",
+    "-p",
+    "--package",
+    "-cp",
+    "--config-path",
+    "-cn",
+    "--config-name",
+    "-cd",
+    "--config-dir",
+}
+"""Of Hydra: what follows one of these is no KEY=VALUE."""
 
 log = logging.getLogger("plmjac")
 
@@ -38,20 +58,6 @@ class Keys(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def config_dir() -> Path:
-    """The YAML tree: inside the package in a wheel, beside it in a checkout or an editable install."""
-    here = Path(__file__).resolve().parent
-    for conf in (here.parent / "conf", here / "conf"):
-        if (conf / "predict.yaml").is_file():
-            return conf
-    raise FileNotFoundError(f"no conf/ beside or inside {here}; reinstall plmjac")
-
-
-def options(group: str) -> list[str]:
-    """The names a config group offers."""
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
-
-
 def add_registered_models() -> None:
     """Make `model=name` compose for models that were registered from outside the package and have no YAML."""
     for name in set(names()) - set(options("model")):
@@ -59,28 +65,47 @@ def add_registered_models() -> None:
         ConfigStore.instance().store(name, node | ({"seed": "${seed}"} if "seed" in node else {}), group="model")
 
 
-def run(config_name: str, job: Callable[[Config], int], added_groups: Iterable[str] = ()) -> int:
+def run(command: str, job: Callable[[Config], int]) -> int:
     """Compose the configuration from sys.argv, run the job with it (or each job of a multirun), return the exit code.
 
-    `added_groups` are groups outside the defaults list (`+dataset=pdb`); `dataset=pdb` is understood as well.
+    `dataset=pdb` is understood as well as `+dataset=pdb`, and so are the other groups outside the defaults list.
     """
     _set_up_logging()
+    try:
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            print(help_of(command, sys.argv[1:]))
+            code = DONE
+        else:
+            code = _run(command, job)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    return code
+
+
+def _run(command: str, job: Callable[[Config], int]) -> int:
     add_registered_models()
     try:
         os.getcwd()
-        sys.argv[1:] = [_with_plus(argument, added_groups) for argument in sys.argv[1:]]
+        sys.argv[1:] = [_with_plus(argument, ADDED[command]) for argument in sys.argv[1:]]
     except OSError as error:
         log.error("error: the current folder is gone or cannot be read (%s); change to another", error.strerror)
         return USAGE
     except RuntimeError as error:
         log.error("error: %s", _homeless(error))
         return USAGE
+    if said := _misread(command, sys.argv[1:]):
+        log.error("error: %s", said)
+        return USAGE
     if not any(argument.startswith("-") for argument in sys.argv[1:]):
         try:
             with initialize_config_dir(str(config_dir()), version_base="1.3"):
-                compose(config_name, overrides=sys.argv[1:])
+                compose(command, overrides=sys.argv[1:])
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # Hydra raises the last for model=null
-            log.error("error: %s", _explain(error, config_name))
+            log.error("error: %s", _explain(error, command))
             return USAGE
     codes: list[int] = []
     errors: list[Exception] = []
@@ -91,9 +116,11 @@ def run(config_name: str, job: Callable[[Config], int], added_groups: Iterable[s
         except Exception as error:  # kept from Hydra, which would cut the traceback and choose the exit code
             errors.append(error)
 
-    main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(one_job)
+    main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(one_job)
     try:
         main()
+    except BrokenPipeError:
+        raise
     except OSError as error:  # of Hydra, which makes a folder for a multirun; those of jobs are kept above
         log.error("error: %s cannot be written (%s); run it in another folder", error.filename, error.strerror)
         return USAGE
@@ -104,6 +131,43 @@ def run(config_name: str, job: Callable[[Config], int], added_groups: Iterable[s
     if errors:
         raise errors[0]
     return min((code for code in codes if code != DONE), default=DONE)  # a usage error before failed proteins
+
+
+def _reader_is_gone() -> bool:
+    """True where nobody reads standard output any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
+
+
+def _misread(command: str, arguments: list[str]) -> str:
+    """The sentence for arguments that are no KEY=VALUE, or that Hydra cannot take together; empty if all may be."""
+    flags = set(arguments)
+    if flags & {"-m", "--multirun"} and flags & {"-c", "--cfg"}:
+        return "--cfg shows the configuration of one job: leave -m out, and give every key one value"
+    for at, argument in enumerate(arguments):
+        if argument.startswith("-") or (at and arguments[at - 1] in FLAGS_WITH_VALUES):
+            continue
+        if argument.count("[") > argument.count("]") and not set(argument) & set("'\"\\"):
+            rest = next((n for n, each in enumerate(arguments[at:], at) if each.endswith("]")), at)
+            whole = "".join(arguments[at : rest + 1]) + "]" * (rest == at)
+            return f"the list {argument!r} has no end: write it without blanks, {whole}, or in quotes"
+        if "=" not in argument and not argument.startswith("~"):
+            return f"{argument!r} is no KEY=VALUE; {_meant(command, argument)}"
+    return ""
+
+
+def _meant(command: str, word: str) -> str:
+    """What an argument without a key may stand for, as the end of a sentence."""
+    for group in groups_of(command):
+        if word in options(group):
+            return f"did you mean {'+' * (group in ADDED[command])}{group}={word}?"
+    if "dataset" in groups_of(command) and not word.rstrip("/").endswith(".zarr") and Path(word).exists():
+        kind = "fasta" if is_fasta(Path(word)) else "pdb"
+        return f"did you mean +dataset={kind} dataset.path={word}?"
+    if word.rstrip("/").endswith(".zarr") or Path(word).is_dir():
+        return f"did you mean store={word}?"
+    return f"{command} --help lists the keys"
 
 
 def parse(schema: type[M], config: Config, group: str = "") -> M:

@@ -51,6 +51,9 @@ def parse_evaluate(config: Config) -> "tuple[Evaluation, EvaluateConfig]":
 def evaluate(config: Config) -> int:
     """Run one evaluation and return its exit code."""
     evaluation, settings = parse_evaluate(config)
+    if (settings.structures or settings.dataset) and not getattr(evaluation, "READS_STRUCTURES", True):
+        name = config["evaluation"]["name"]
+        raise UsageError(f"structures and dataset have no effect on +evaluation={name}; leave them out")
     from plmjac.evaluation.inputs import inputs_of  # noqa: PLC0415 - pandas, Zarr, matplotlib, 3 s
     from plmjac.evaluation.output import default_folder, write  # noqa: PLC0415 - as above
 
@@ -70,7 +73,7 @@ def evaluate(config: Config) -> int:
 
 def main() -> None:
     """The entry point; ends the process with its exit code."""
-    sys.exit(run("evaluate", evaluate, added_groups=["dataset", "evaluation"]))
+    sys.exit(run("evaluate", evaluate))
 
 
 if __name__ == "__main__":

@@ -154,6 +154,13 @@ def download(
     # 0.15 s, and most runs download nothing
     import httpx  # noqa: PLC0415
     import stamina  # noqa: PLC0415
+    from stamina.instrumentation import RetryDetails, set_on_retry_hooks  # noqa: PLC0415
+
+    def say(details: RetryDetails) -> None:
+        reason = str(details.caused_by) or type(details.caused_by).__name__
+        log.warning("%s: %s; next try in %.1f s", url, reason, details.wait_for)
+
+    set_on_retry_hooks([say])
 
     def is_worth_retrying(error: Exception) -> bool:
         if isinstance(error, httpx.HTTPStatusError):
@@ -223,6 +230,17 @@ def _stream(response: "httpx.Response", path: Path, name: str, progress: bool) -
             digest.update(block)
             bar.update(response.num_bytes_downloaded - bar.n)
     return digest.hexdigest()
+
+
+def is_fasta(path: Path) -> bool:
+    """True for a file whose name or first letter is that of FASTA."""
+    if path.name.lower().removesuffix(".gz").endswith((".fasta", ".fa", ".faa", ".fas")):
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(1) == b">"
+    except OSError:
+        return False
 
 
 def nearest(word: object, known: Iterable[str], limit: int | None = None) -> str:

@@ -132,15 +132,20 @@ def categorical_jacobian(
     tokens: Int64[Tensor, " L"],
     *,
     letters: Int64[Tensor, "L A"] | None = None,
+    rows: tuple[int, int] | None = None,
     max_tokens: int = 4096,
     on_forward: Callable[[int], None] = lambda _: None,
-) -> Float[Tensor, "L A L 20"]:
-    """The whole categorical Jacobian of one sequence, float32, on the device of `tokens`; A = 20 by default."""
+) -> Float[Tensor, "R A L 20"]:
+    """The categorical Jacobian of one sequence, or its rows first <= i < last; float32, on the device of `tokens`.
+
+    A = 20 by default.
+    """
     if letters is None:
         letters = all_letters(len(tokens)).to(tokens.device)
     wild_type = logits(tokens[None])[0].float()
+    first, last = rows or (0, len(tokens))
     return jacobian_rows(
-        logits, tokens, 0, len(tokens), wild_type=wild_type, letters=letters, max_tokens=max_tokens,
+        logits, tokens, first, last, wild_type=wild_type, letters=letters, max_tokens=max_tokens,
         on_forward=on_forward,
     )  # fmt: skip
 
@@ -168,7 +173,7 @@ def frobenius_norm(couplings: Float[Tensor, "L A M B"]) -> Float[Tensor, "L M"]:
     return couplings.square().sum(dim=(1, 3)).sqrt()
 
 
-def apc(scores: Float[Tensor, "L L"]) -> Float[Tensor, "L L"]:
+def apc(scores: Float[Tensor, "R L"]) -> Float[Tensor, "R L"]:
     """Average product correction: F_ij - (sum_k F_ik)(sum_k F_kj) / sum_kl F_kl (Dunn et al. 2008).
 
     Sums run over all entries, so a diagonal that was set to zero stays in the means, as in the paper. Where all scores
@@ -182,15 +187,23 @@ def apc(scores: Float[Tensor, "L L"]) -> Float[Tensor, "L L"]:
     return (wide - expected).to(scores.dtype)
 
 
-def zero_diagonal(scores: Float[Tensor, "L L"]) -> Float[Tensor, "L L"]:
-    """A copy with zeros where i = j."""
-    return scores.masked_fill(torch.eye(len(scores), dtype=torch.bool, device=scores.device), 0.0)
+def zero_diagonal(scores: Float[Tensor, "R L"], first: int = 0) -> Float[Tensor, "R L"]:
+    """A copy with zeros where i = j; the rows are those from `first` on."""
+    apart = scores.clone()
+    apart.diagonal(first).zero_()
+    return apart
 
 
-def corrected(norms: Float[Tensor, "L L"]) -> Float[Tensor, "L L"]:
+def corrected(norms: Float[Tensor, "R L"], first: int = 0) -> Float[Tensor, "R L"]:
     """From coupling strengths to a contact map: zero diagonal, APC, zero diagonal, symmetric to the last bit."""
-    scores = zero_diagonal(apc(zero_diagonal(norms)))
-    return (scores + scores.T) / 2
+    return symmetrize_scores(zero_diagonal(apc(zero_diagonal(norms, first)), first), first)
+
+
+def symmetrize_scores(scores: Float[Tensor, "R L"], first: int = 0) -> Float[Tensor, "R L"]:
+    """The mean of (i, j) and (j, i) where both are there, of the rows from `first` on; the others as they are."""
+    square = scores[:, first : first + len(scores)]
+    mean = (square + square.T) / 2
+    return torch.cat([scores[:, :first], mean, scores[:, first + len(scores) :]], dim=1)
 
 
 def steps(rows: Float[Tensor, "R A L 20"]) -> Float[Tensor, "R L"]:
@@ -244,15 +257,17 @@ def among_all(
     return full
 
 
-def contact_map(jacobian: Float[Tensor, "L A L 20"], *, overwrite: bool = False) -> Float[Tensor, "L L"]:
+def contact_map(
+    jacobian: Float[Tensor, "R A L 20"], first: int = 0, *, overwrite: bool = False
+) -> Float[Tensor, "R L"]:
     """The paper's contact map of a raw Jacobian: center, symmetrize, frobenius_norm, zero diagonal, APC.
 
-    Rows of fewer amino acids go through `among_all` first. A tensor of other than 20 substitutions (MASK) has no
-    transpose to be averaged with; then the norms are symmetrized instead, as ColabBio does for its mask-only mode.
-    `overwrite=True` centers in place and saves the second copy of the Jacobian. Source: Zhang et al. 2024,
-    `get_contacts` of the authors' code; docs/method.md.
+    Of some rows of a Jacobian, those from `first` on, it is that of `Reduction`. Rows of fewer amino acids go through
+    `among_all` first. A tensor of other than 20 substitutions (MASK) has no transpose to be averaged with; then the
+    norms are symmetrized instead, as ColabBio does for its mask-only mode. `overwrite=True` centers in place and saves
+    the second copy of the Jacobian. Source: Zhang et al. 2024, `get_contacts` of the authors' code; docs/method.md.
     """
-    reduction = Reduction(jacobian if overwrite else torch.empty_like(jacobian))
+    reduction = Reduction(jacobian if overwrite else torch.empty_like(jacobian), first)
     for start, stop in _blocks(jacobian):
         reduction.add(start, jacobian[start:stop])
     return reduction.contact_map()
@@ -263,16 +278,21 @@ class Reduction:
 
     The first centers each block along a, j and b as it arrives and adds it up; the second subtracts the mean over i
     from both directions of a pair, adds them and takes the norm. Projections commute, so this is exact.
-    `buffer` (L, A, L, 20) is all that is held besides one block; it may be the tensor that the blocks are taken from.
+    `buffer` (R, A, L, 20) is all that is held besides one block; it may be the tensor that the blocks are taken from.
     Rows of fewer amino acids go through `among_all` first.
+
+    R is L, or the buffer holds the rows from `first` on, of residues that alone were mutated. Then pairs of two of
+    these are symmetrized, all others are known in one direction, APC is that of the R x L scores, and the mean over i
+    is the sum over L: the mean of a few rows is mostly the large change of a position's own logits.
     """
 
-    def __init__(self, buffer: Float[Tensor, "L A L 20"]) -> None:
+    def __init__(self, buffer: Float[Tensor, "R A L 20"], first: int = 0) -> None:
         self.buffer = buffer
+        self.first = first
         self.total = torch.zeros_like(buffer[0])
 
-    def add(self, start: int, rows: Float[Tensor, "R A L 20"]) -> None:
-        """Take the rows from `start` on; they are left alone unless they are part of the buffer."""
+    def add(self, start: int, rows: Float[Tensor, "N A L 20"]) -> None:
+        """Take the rows from `start` of the buffer on; they are left alone unless they are part of the buffer."""
         block = self.buffer[start : start + len(rows)]
         if block.data_ptr() != rows.data_ptr():
             block.copy_(rows)
@@ -281,40 +301,50 @@ class Reduction:
                 block -= block.mean(dim=axis, keepdim=True)
         self.total += block.sum(dim=0)
 
-    def contact_map(self) -> Float[Tensor, "L L"]:
+    def contact_map(self) -> Float[Tensor, "R L"]:
         """The map, once every row was added; the buffer stays as it is."""
-        return corrected(self.norms())
+        return corrected(self.norms(), self.first)
 
     def couplings(self, first: Int64[Tensor, " P"], second: Int64[Tensor, " P"]) -> Float[Tensor, "P 20 20"]:
-        """The centred, symmetrised blocks of pairs, amino acid of `first` down and of `second` across."""
-        mean = self.total / len(self.buffer) if len(self.buffer) > 1 else torch.zeros_like(self.total)
-        there = self.buffer[first, :, second, :] - mean[:, second].transpose(0, 1)
-        back = self.buffer[second, :, first, :] - mean[:, first].transpose(0, 1)
+        """The centred, symmetrised blocks of pairs, amino acid of `first` down and of `second` across.
+
+        Of a buffer that holds the rows of all residues.
+        """
+        there = self.buffer[first, :, second, :] - self._mean[:, second].transpose(0, 1)
+        back = self.buffer[second, :, first, :] - self._mean[:, first].transpose(0, 1)
         return (there + back.transpose(1, 2)) / 2
 
-    def norms(self) -> Float[Tensor, "L L"]:
-        """The coupling strength of each pair, symmetric and not yet corrected, the diagonal included."""
-        centered, length = self.buffer, len(self.buffer)
-        mean = self.total / length if length > 1 else torch.zeros_like(self.total)
+    def norms(self) -> Float[Tensor, "R L"]:
+        """The coupling strength of each pair, not yet corrected, the diagonal included."""
+        centered, mean, first = self.buffer, self._mean, self.first
+        both_ways = slice(first, first + len(centered))
         if centered.shape[1] != centered.shape[3]:
             norms = torch.cat([frobenius_norm(centered[start:stop] - mean) for start, stop in _blocks(centered)])
-            return (norms + norms.T) / 2
-        norms = torch.empty(length, length, dtype=centered.dtype, device=centered.device)
+            return symmetrize_scores(norms, first)
+        norms = centered.new_empty(len(centered), centered.shape[2])
         for start, stop in _blocks(centered):
-            both = centered[start:stop] - mean
-            both += (centered[:, :, start:stop] - mean[:, start:stop]).permute(2, 3, 0, 1)
-            norms[start:stop] = frobenius_norm(both.div_(2))
+            there = centered[start:stop] - mean
+            columns = slice(first + start, first + stop)
+            there[:, :, both_ways] += (centered[:, :, columns] - mean[:, columns]).permute(2, 3, 0, 1)
+            there[:, :, both_ways] /= 2
+            norms[start:stop] = frobenius_norm(there)
         return norms
 
+    @property
+    def _mean(self) -> Float[Tensor, "A L 20"]:
+        """The mean over i, rows that were not computed counted as zero; zeros for a single residue."""
+        length = self.buffer.shape[2]
+        return self.total / length if length > 1 else torch.zeros_like(self.total)
 
-def representation_map(strength: Float[Tensor, "L L"]) -> Float[Tensor, "L L"]:
+
+def representation_map(strength: Float[Tensor, "R L"], first: int = 0) -> Float[Tensor, "R L"]:
     """The contact map of the representation Jacobian: symmetrize, APC, zero diagonal.
 
-    `strength[i, j]` is the norm of the change of the hidden state at j, averaged over the substitutions at i. Nothing
-    is centered, and the diagonal stays in the sums of APC. Source: "repr-CJ" of Thorstenson, arXiv 2606.21876.
+    `strength[i, j]` is the norm of the change of the hidden state at j, averaged over the substitutions at i; its rows
+    are those from `first` on. Nothing is centered, and the diagonal stays in the sums of APC. Source: "repr-CJ" of
+    Thorstenson, arXiv 2606.21876.
     """
-    scores = zero_diagonal(apc((strength + strength.T) / 2))
-    return (scores + scores.T) / 2
+    return symmetrize_scores(zero_diagonal(apc(symmetrize_scores(strength, first)), first), first)
 
 
 def _blocks(jacobian: Float[Tensor, "L A M B"]) -> Iterator[tuple[int, int]]:

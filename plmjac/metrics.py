@@ -27,10 +27,19 @@ Pairs = tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]]
 """First and second residues of pairs, in step."""
 
 
+def square(rows: Float[np.ndarray, "R L"], first: int) -> Float[np.ndarray, "L L"]:
+    """A map of the rows from `first` on as one of all pairs, the same in both orders; NaN where neither has a row."""
+    last = first + len(rows)
+    scores: Float[np.ndarray, "L L"] = np.full((rows.shape[1], rows.shape[1]), np.nan, dtype=rows.dtype)
+    scores[:, first:last] = rows.T
+    scores[first:last] = rows
+    return scores
+
+
 def ranking(scores: Float[np.ndarray, "L L"]) -> Pairs:
     """All ordered pairs i != j with a score, from the highest down, row by row where scores are equal.
 
-    A score that is NaN, of a pair that no window of a long protein has, is none: such pairs are never ranked.
+    A score that is NaN, of a pair that was not computed (windows, positions), is none: such pairs are never ranked.
 
     One sort serves every range and every definition of contacts, for a part of a stable order is the order of the part.
     """
@@ -130,8 +139,18 @@ def reason_for_nan(hits: Bool[np.ndarray, " N"]) -> str:
     return "" if hits.any() else "the structure has no contact in this range"
 
 
-def best_pairs(scores: Float[np.ndarray, "L L"], count: int, min_separation: int = 6) -> Pairs:
-    """The pairs i < j, at least `min_separation` apart, from the highest score down; ties in the order of the pairs."""
+def scored_pairs(scores: Float[np.ndarray, "L L"], min_separation: int = 6) -> Pairs:
+    """The pairs i < j, at least `min_separation` apart, that a map has a score for, in order."""
     first, second = np.triu_indices(len(scores), k=max(1, min_separation))
+    there = ~np.isnan(scores[first, second])
+    return first[there], second[there]
+
+
+def best_pairs(scores: Float[np.ndarray, "L L"], count: int, min_separation: int = 6) -> Pairs:
+    """The pairs i < j, at least `min_separation` apart, from the highest score down; ties in the order of the pairs.
+
+    Pairs without a score are none of them.
+    """
+    first, second = scored_pairs(scores, min_separation)
     order = np.argsort(-scores[first, second].astype(np.float64), kind="stable")[:count]
     return first[order], second[order]

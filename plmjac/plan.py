@@ -20,7 +20,7 @@ def plan(config: Config) -> int:
 
 def main() -> None:
     """The entry point; ends the process with its exit code."""
-    sys.exit(run("plan", plan, added_groups=["dataset", "experiment"]))
+    sys.exit(run("plan", plan))
 
 
 if __name__ == "__main__":

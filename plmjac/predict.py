@@ -60,7 +60,7 @@ def main() -> None:
     if under_torchrun():
         interruption.end_with_parent()
     try:
-        code = run("predict", predict, added_groups=["dataset", "experiment"])
+        code = run("predict", predict)
     except interruption.Interrupted as signal:
         interruption.end(f"interrupted by {signal}; nothing is lost, run the same command again to resume")
     except Exception as error:

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 class ReadoutSpec:
     """One array of a protein.
 
-    `shape` names the axes: L residues, P pairs, A substituted letters, 20 amino acids, layers, heads; of masking runs S
-    segments, N contexts, W residues of a window. `chunks` is the shape of a chunk in the same words, with 1 for one at
-    a time and `rows` for a block of rows; empty: the whole array. `needs_mutants` is True for what the substitutions
-    change, False for what one forward of the wild type gives; `is_map` for an (L, L) contact map that evaluations can
-    score. `kinds` are the kinds of run that can keep it; empty for what a run writes without being asked.
+    `shape` names the axes: L residues, R those of them that are mutated (all, unless `positions` says which), P pairs,
+    A substituted letters, 20 amino acids, layers, heads; of masking runs S segments, N contexts, W residues of a
+    window. `chunks` is the shape of a chunk in the same words, with 1 for one at a time and `rows` for a block of rows;
+    empty: the whole array. `needs_mutants` is True for what the substitutions change, False for what one forward of the
+    wild type gives; `is_map` for a contact map (L, L) or (R, L) that evaluations can score. `kinds` are the kinds of
+    run that can keep it; empty for what a run writes without being asked.
 
     `reads` names the readouts of the language model that it is made from, and `make`, or the function that
     "module:function" names, computes it from these, one argument each and without the batch's axis; None: the one
@@ -46,8 +47,8 @@ class ReadoutSpec:
     def __post_init__(self) -> None:
         if self.chunks and len(self.chunks) != len(self.shape):
             raise ValueError(f"readout {self.name}: chunks {self.chunks} of an array with axes {self.shape}")
-        if self.is_map and self.shape != ("L", "L"):
-            raise ValueError(f"readout {self.name}: a map has the axes L, L and not {self.shape}")
+        if self.is_map and self.shape not in (("L", "L"), ("R", "L")):
+            raise ValueError(f"readout {self.name}: a map has the axes L, L or R, L and not {self.shape}")
 
     def computed(self, *tensors: "Tensor") -> "Tensor":
         """The array, made from the readouts of the model in `reads`, or from a block of the Jacobian."""
@@ -57,16 +58,19 @@ class ReadoutSpec:
             make = getattr(import_module(module), function)
         return make(*tensors) if make is not None else tensors[0]
 
-    def dimensions(self, number: int) -> tuple[str, ...]:
+    def dimensions(self, number: int, *, is_part: bool = False) -> tuple[str, ...]:
         """Names of the axes of an array with so many, no two the same: i, a, j, b of a Jacobian, i, j of a map.
 
-        An array with one more axis in front holds the readout of several contexts.
+        An array with one more axis in front holds the readout of several contexts. `is_part` is True where not all
+        residues are mutated: rows are those of the mutated ones, and called row.
         """
         names = ["context"] * (number - len(self.shape))
-        for at, axis in enumerate(self.shape):
-            alike = " ".join(each for each in self.shape if each == axis)
+        shape = ["L" if axis == "R" else axis for axis in self.shape]
+        for at, axis in enumerate(shape):
+            alike = " ".join(each for each in shape if each == axis)
             numbered = " ".join(f"of_{axis}_{n}" for n in range(len(alike.split())))
-            names.append(DIMENSIONS.get(alike, numbered).split()[self.shape[:at].count(axis)])
+            name = DIMENSIONS.get(alike, numbered).split()[shape[:at].count(axis)]
+            names.append("row" if is_part and self.shape[at] == "R" else name)
         return tuple(names)
 
     @property
@@ -130,7 +134,7 @@ def table(kind: str = "jacobian") -> str:
 
 
 for _spec in (
-    ReadoutSpec("contacts", ("L", "L"), needs_mutants=True, is_map=True, kinds=("jacobian", "recovery"),
+    ReadoutSpec("contacts", ("R", "L"), needs_mutants=True, is_map=True, kinds=("jacobian", "recovery"),
                 description="the contact map of the categorical Jacobian; with a schedule, of every masked context"),
     ReadoutSpec("contact_head", ("L", "L"), is_map=True, reads=("contact_head",),
                 description="contact probabilities of the model's supervised head"),
@@ -139,21 +143,21 @@ for _spec in (
     ReadoutSpec("attention_heads", ("layers", "heads", "L", "L"), "float16", ("1", "heads", "L", "L"),
                 reads=("attention",), make="plmjac.inference.jacobian_task:every_head",
                 description="the contact map of every attention head"),
-    ReadoutSpec("representation", ("L", "L"), needs_mutants=True, is_map=True, reads=("representation",),
+    ReadoutSpec("representation", ("R", "L"), needs_mutants=True, is_map=True, reads=("representation",),
                 description="contact map of the changes of the hidden state"),
     ReadoutSpec("logits", ("L", "20"), reads=("logits",), description="the wild type's logits"),
-    ReadoutSpec("jacobian", ("L", "A", "L", "20"), "float16", ("rows", "A", "L", "20"), needs_mutants=True,
+    ReadoutSpec("jacobian", ("R", "A", "L", "20"), "float16", ("rows", "A", "L", "20"), needs_mutants=True,
                 description="all of the categorical Jacobian, 800 L^2 bytes a protein"),
-    ReadoutSpec("jacobian_int8", ("L", "A", "L", "20"), "int8", ("rows", "A", "L", "20"), needs_mutants=True,
+    ReadoutSpec("jacobian_int8", ("R", "A", "L", "20"), "int8", ("rows", "A", "L", "20"), needs_mutants=True,
                 make="plmjac.jacobian:in_steps", beside="jacobian_scale",
                 description="all of the Jacobian in steps of jacobian_scale: half the bytes, within half a step"),
-    ReadoutSpec("jacobian_scale", ("L", "L"), "float16", ("rows", "L"), needs_mutants=True, kinds=(),
+    ReadoutSpec("jacobian_scale", ("R", "L"), "float16", ("rows", "L"), needs_mutants=True, kinds=(),
                 make="plmjac.jacobian:steps", description="with jacobian_int8: the step of each pair's block"),
     ReadoutSpec("couplings", ("P", "20", "20"), "float16", needs_mutants=True, beside="coupled_pairs",
                 description="centred, symmetrised couplings of the best couplings_per_residue L pairs"),
     ReadoutSpec("coupled_pairs", ("P", "2"), "int32", needs_mutants=True, kinds=(),
                 description="with couplings: the residues i < j of each pair, the highest score first"),
-    ReadoutSpec("letters", ("L", "A"), "int32", kinds=(),
+    ReadoutSpec("letters", ("R", "A"), "int32", kinds=(),
                 description="of fewer amino acids: which one each row of the jacobian was set to"),
     ReadoutSpec("blocks", ("N", "W", "W"), kinds=("recovery",),
                 description="the segment's block of each context's contact map"),

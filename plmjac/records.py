@@ -294,21 +294,28 @@ class WorkItem:
     chains: Chains | None = None
     id: str = ""
     """The id of the record; by default the key."""
+    role: Literal["own", "shared", "joined"] = "own"
+    """own: of a protein that one process computes from end to end. Where several share the rows of one, each computes
+    some that are `shared`, kept on disk, and one of them puts all of the protein together, `joined`."""
+    rows: tuple[int, int] = (0, 0)
+    """The rows of the protein that are computed, first <= i < last; by default all of them."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", self.id or self.key)
-        if not 0 <= self.start < self.stop <= len(self.sequence):
+        if self.rows == (0, 0):
+            object.__setattr__(self, "rows", (0, len(self.sequence)))
+        if not 0 <= self.rows[0] <= self.start < self.stop <= self.rows[1] <= len(self.sequence):
             raise ValueError(f"{self.key}: rows {self.start}:{self.stop} of {len(self.sequence)} residues")
 
     @property
     def is_first(self) -> bool:
         """True for the first item of its protein."""
-        return self.start == 0
+        return self.start == self.rows[0]
 
     @property
     def is_last(self) -> bool:
         """True for the item that completes its protein."""
-        return self.stop == len(self.sequence)
+        return self.stop == self.rows[1]
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def _report_of(kinds: set[str], settings: ReportConfig) -> tuple[str, bool]:
 
 def main() -> None:
     """The entry point; ends the process with its exit code."""
-    sys.exit(run("report", report, added_groups=["dataset"]))
+    sys.exit(run("report", report))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Schedule(Protocol):
         ...
 
 
-class _Stepping(BaseModel):
+class Stepping(BaseModel):
     """The keys that every schedule has: every `stride`-th step, up to `max_step`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,7 +66,7 @@ class _Stepping(BaseModel):
         return range(0, max(0, number), self.stride), end
 
 
-class Flanking(_Stepping):
+class Flanking(Stepping):
     """Residues next to the segment: f to its left and f to its right, and other directions by choice.
 
     For two windows `outward` is left of the first and right of the second, `inward` the sides that face each other,
@@ -96,7 +96,7 @@ class Flanking(_Stepping):
         return shown
 
 
-class _Random(_Stepping):
+class _Random(Stepping):
     """2 f residues drawn from those outside the segment and not within `distance` of it."""
 
     draws: Literal["fresh", "nested"]

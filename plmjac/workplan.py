@@ -1,12 +1,14 @@
 """The plan of a run: from input records to manifest rows, from rows to work items, and each rank's share.
 
 Pure: no model, no file, no framework and no clock, so resume, sharding and "every row exactly once" are tested in
-milliseconds. The unit of sharding is the protein (one writer per protein); its items stay together and in order.
+milliseconds. The unit of sharding is the protein (one writer per protein), and its items stay together and in order;
+but for a protein that costs more than a fair share, whose rows are shared.
 """
 
 import heapq
+import math
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Literal
@@ -17,6 +19,9 @@ from plmjac.records import Chains, Filtered, Protein, Rejected, WorkItem
 
 CHUNK_BYTES = 16 * 2**20
 """About how large a chunk of the Jacobian is on disk (float16) when `rows_per_chunk` is left to plmjac."""
+
+DEAR = 1.1
+"""Fair shares of a rank or shard; a protein that costs more is cut, for it would keep the others waiting."""
 
 MAX_KEY_BYTES = 120
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?<!\.)", re.ASCII)
@@ -86,17 +91,31 @@ class Stored:
         return self.sequence, self.chains
 
 
+def parse_positions(text: str) -> tuple[int, int]:
+    """From "120:180". Raises ValueError."""
+    match = re.fullmatch(r"([0-9]{1,7}):([0-9]{1,7})", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ValueError(
+            f"positions={text}: write positions=START:STOP, residues counted from 0 and STOP not among them: "
+            "the first 60 residues are 0:60 (in a YAML file between quotes)"
+        )
+    return int(match[1]), int(match[2])
+
+
 @dataclass(frozen=True)
 class Limit:
-    """The longest protein that is computed whole, by the settings and by the model, and the way with longer ones.
+    """The part of a protein that is computed: how many residues the model sees, and which of them are mutated.
 
-    `too_long` is skip (they are told in the manifest), error, crop (their first residues), or window: overlapping
-    windows of the longest length, whose results are joined.
+    `max_length`, of the settings, and `model_length` are the longest protein that is seen whole. `too_long` says what
+    becomes of longer ones: skip (they are told in the manifest), error, crop (their first residues), or window:
+    overlapping windows of the longest length, whose results are joined. `positions` are the residues that are mutated,
+    half-open; None for all.
     """
 
     max_length: int | None = None
     model_length: int | None = None
     too_long: Literal["skip", "error", "crop", "window"] = "skip"
+    positions: tuple[int, int] | None = None
 
     @property
     def length(self) -> int | None:
@@ -120,14 +139,44 @@ class Limit:
         starts = [number * (length - size) // more for number in range(more + 1)]
         return [(start, start + size) for start in starts]
 
+    def rows(self, length: int) -> tuple[int, int]:
+        """The residues that are mutated, half-open: the rows of the Jacobian."""
+        return self.positions or (0, length)
+
+    def rows_of_windows(self, length: int) -> list[tuple[int, int]]:
+        """Those of each of `windows`, as residues of the protein; empty ranges for windows without any."""
+        first, last = self.rows(length)
+        return [(max(first, start), max(first, start, min(last, stop))) for start, stop in self.windows(length)]
+
+    def attributes(self, length: int) -> dict[str, Any]:
+        """What a protein's group says of it: the windows where there are several, and the positions where not all."""
+        windows = self.windows(length)
+        return {
+            **({"windows": [list(window) for window in windows]} if len(windows) > 1 else {}),
+            **({"positions": list(self.positions)} if self.positions else {}),
+        }
+
     def identity(self) -> dict[str, Any]:
         """The part of a store's identity: named where it changes what a protein's arrays hold."""
-        if self.too_long not in ("crop", "window"):
-            return {}
-        return {"too_long": {"name": self.too_long, "length": self.length}}
+        cuts = self.too_long in ("crop", "window")
+        return {
+            **({"too_long": {"name": self.too_long, "length": self.length}} if cuts else {}),
+            **({"positions": list(self.positions)} if self.positions else {}),
+        }
 
     def apply(self, protein: Protein) -> tuple[Protein, str]:
         """A protein as it is computed, and the reason to skip it or none. Raises UsageError for too_long=error."""
+        protein, reason = self._fitted(protein)
+        if reason or self.positions is None:
+            return protein, reason
+        start, stop = self.positions
+        if stop > len(protein):
+            return protein, f"positions={start}:{stop} end behind its {len(protein)} residues, which count from 0"
+        part = f"mutated at {start}:{stop} of {len(protein)} residues"
+        return replace(protein, note="; ".join(filter(None, (protein.note, part)))), ""
+
+    def _fitted(self, protein: Protein) -> tuple[Protein, str]:
+        """A protein as the model sees it, and the reason to skip it or none."""
         length, most = len(protein), self.length
         if most is None or length <= most:
             return protein, ""
@@ -212,15 +261,21 @@ def rows_per_chunk_for(length: int, letters: int = 20) -> int:
     return max(1, min(length, CHUNK_BYTES // (max(1, letters) * length * 20 * 2)))
 
 
-def work_items(row: ManifestRow, rows_per_chunk: int | None = None, letters: int = 20) -> list[WorkItem]:
-    """Cut one protein into blocks of rows, in order, which together cover every row exactly once."""
+def work_items(
+    row: ManifestRow, rows_per_chunk: int | None = None, letters: int = 20, rows: tuple[int, int] | None = None
+) -> list[WorkItem]:
+    """Cut one protein, or its rows first <= i < last, into blocks of rows, in order, that cover each exactly once."""
     size = rows_per_chunk or rows_per_chunk_for(row.length, letters)
     chains = Chains.parse(row.chains)
+    first, last = rows or (0, row.length)
     return [
-        WorkItem(row.key, row.sequence, start, stop, row.cost * (stop - start) / row.length, chains, row.id)
-        for start in range(0, row.length, size)
-        for stop in [min(start + size, row.length)]
-    ]
+        WorkItem(
+            row.key, row.sequence, start, stop, row.cost * (stop - start) / (last - first), chains, row.id,
+            rows=(first, last),
+        )
+        for start in range(first, last, size)
+        for stop in [min(start + size, last)]
+    ]  # fmt: skip
 
 
 def remaining(rows: Iterable[ManifestRow], done: Collection[str]) -> list[ManifestRow]:
@@ -233,22 +288,82 @@ def planned(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
     return [row for row in rows if row.status in ("pending", "done") and not row.alias_of]
 
 
-def shard(rows: Iterable[ManifestRow], rank: int, world_size: int) -> list[ManifestRow]:
-    """This rank's proteins: the costliest first, each to the rank with the least to do so far (LPT).
+Blocks = Callable[[ManifestRow], list[WorkItem]]
+"""The work items of a protein that may be computed apart; one where it may not be cut."""
 
-    Every rank computes the same partition from the same rows, whatever their order; a rank may get none. Starting with
-    the costliest means that what does not fit in memory is known in the first minute.
+
+@dataclass(frozen=True)
+class Portion:
+    """What one rank or shard computes of a protein: all of it, or where it is shared some of its blocks of rows.
+
+    `starts` are the first rows of these blocks; none where it is all.
     """
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank {rank} of {world_size}")
-    loads = [(0.0, number) for number in range(world_size)]
-    mine = []
-    for row in sorted(rows, key=lambda row: (-row.cost, row.key)):
-        load, number = heapq.heappop(loads)
-        heapq.heappush(loads, (load + row.cost, number))
-        if number == rank:
-            mine.append(row)
-    return mine
+
+    row: ManifestRow
+    cost: float
+    starts: tuple[int, ...] = ()
+
+    @property
+    def is_shared(self) -> bool:
+        """True where others have the rest of the protein."""
+        return bool(self.starts)
+
+    def of(self, items: Iterable[WorkItem]) -> list[WorkItem]:
+        """Those of the protein's items that are in it."""
+        if not self.is_shared:
+            return list(items)
+        chosen = set(self.starts)
+        return [replace(item, role="shared") for item in items if item.start in chosen]
+
+    def cut(self, number: int, blocks: Blocks) -> "list[Portion]":
+        """At most so many portions of about the same cost, between blocks."""
+        items = self.of(blocks(self.row))
+        number = min(number, len(items))
+        if number < 2:
+            return [self]
+        parts = [items[at * len(items) // number : (at + 1) * len(items) // number] for at in range(number)]
+        return [portion_of(self.row, part) for part in parts]
+
+
+def portion_of(row: ManifestRow, items: Sequence[WorkItem]) -> Portion:
+    """The portion of a shared protein that is these blocks."""
+    return Portion(row, math.fsum(item.cost for item in items), tuple(item.start for item in items))
+
+
+def whole(rows: Iterable[ManifestRow]) -> list[Portion]:
+    """Each protein as one portion."""
+    return [Portion(row, row.cost) for row in rows]
+
+
+def shared_out(portions: Iterable[Portion], number: int, blocks: Blocks = lambda _: []) -> list[list[Portion]]:
+    """The portions of each of so many ranks: the costliest first, each to the one with the least to do so far (LPT).
+
+    A portion that costs more than `DEAR` fair shares is cut into as many as there are ranks, or blocks in it. Every
+    rank comes to the same result, whatever the order of the portions; a rank may get none. Starting with the costliest
+    means that what does not fit in memory is known in the first minute.
+    """
+    given = list(portions)
+    fair = math.fsum(portion.cost for portion in given) / number
+    parts: list[Portion] = []
+    for portion in given:
+        parts += portion.cut(number, blocks) if portion.cost > DEAR * fair and number > 1 else [portion]
+    loads = [(0.0, rank) for rank in range(number)]
+    shares: list[list[Portion]] = [[] for _ in range(number)]
+    for part in sorted(parts, key=lambda part: (-part.cost, part.row.key, part.starts)):
+        load, rank = heapq.heappop(loads)
+        heapq.heappush(loads, (load + part.cost, rank))
+        shares[rank].append(part)
+    return [_merged(share) for share in shares]
+
+
+def _merged(share: list[Portion]) -> list[Portion]:
+    """Each protein once: where a rank was given two parts of one, they are one portion."""
+    found: dict[str, Portion] = {}
+    for part in share:
+        if (known := found.get(part.row.key)) is not None:
+            part = Portion(part.row, known.cost + part.cost, tuple(sorted(known.starts + part.starts)))
+        found[part.row.key] = part
+    return list(found.values())
 
 
 @dataclass(frozen=True)
@@ -274,9 +389,9 @@ class Shard:
         """Its role under the store's lock; a file name."""
         return f"{self.number}-of-{self.count}"
 
-    def of(self, rows: Iterable[ManifestRow]) -> list[ManifestRow]:
-        """This shard's proteins, those that are done already included: so all shards agree, whenever they start."""
-        return shard(planned(rows), self.number - 1, self.count)
+    def of(self, rows: Iterable[ManifestRow], blocks: Blocks = lambda _: []) -> list[Portion]:
+        """This shard's portions, what is done already included: so all shards agree, whenever they start."""
+        return shared_out(whole(planned(rows)), self.count, blocks)[self.number - 1]
 
 
 def _row(record: Protein | Rejected | Filtered, limit: Limit, cost: Callable[[Protein], float]) -> ManifestRow:

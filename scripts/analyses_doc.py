@@ -1,9 +1,12 @@
 """Write docs/analyses.md and docs/kaib.png from the outputs of `make reproduce-tiny`.
 
-    KAIB=../shared/data/kaib make reproduce-tiny
+    data=../shared/data/covariation
+    { grep -A 1 2O9S_A $data/queries.fasta; cat $data/alignments/PF00018.fasta; } > demo/SH3.fasta
+    KAIB=../shared/data/kaib FAMILY=demo/SH3.fasta FAMILY_STRUCTURE=$data/structures/2O9S_A.pdb make reproduce-tiny
     python scripts/analyses_doc.py demo/paper
 
-KAIB names the folder with the two structures and the alignment of KaiB; without it the page has no such table.
+KAIB names the folder with the two structures and the alignment of KaiB, FAMILY an alignment whose first row is the
+protein of FAMILY_STRUCTURE; without them the page has no such tables.
 """
 
 import argparse
@@ -122,18 +125,52 @@ def fingerprints(folder: Path) -> list[str]:
     ]
 
 
+def relatives(folder: Path) -> list[str]:
+    """Precision of a protein's relatives against identity to it, and of their mean map."""
+    table = pd.read_csv(folder / "relatives.csv")
+    table = table[table["P@L"].notna()]
+    own, others = table.iloc[0], table.iloc[1:]
+    bins = (10 * others["identity"] + 1e-9).astype(int) / 10  # as the evaluation prints them
+    grouped = others.assign(identity=bins.map(lambda low: f"{low:.1f} to {low + 0.1:.1f}")).groupby("identity")
+    measures = ["P@L", "P@L/2", "P@L/5", "r"]
+    rows = grouped[measures].mean().assign(relatives=grouped.size()).reset_index()
+    alone = pd.DataFrame([{"identity": f"{own['protein']} itself", "relatives": 1, **own[measures]}])
+    rows = pd.concat([rows, alone])[["identity", "relatives", *measures]]
+    means = pd.read_csv(folder / "relatives_mean.csv")
+    ranges = means[["P@L/2 low", "P@L/2 high"]].apply(
+        lambda row: "" if row.isna().any() else f"{row.iloc[0]:.2f} to {row.iloc[1]:.2f}", axis=1
+    )
+    return [
+        "## Relatives of one protein",
+        "",
+        paragraph(
+            f"Relatives of {own['protein']} (L = {own['length']:.0f}) drawn from its family's alignment by identity to "
+            f"it, their maps under `{own['model']}` carried to its residues and judged by its structure's contacts "
+            f"(|i-j| >= 6; chance {own['chance']:.2f}). r: correlation of a relative's map with the protein's own. "
+            "Then the mean map of k of them, drawn at random, with the range of 95 % of the draws."
+        ),
+        "",
+        *markdown(rows.assign(**{name: rows[name].map("{:.2f}".format) for name in measures})),
+        "",
+        *markdown(
+            pd.DataFrame(
+                {"mean map of": means["relatives"], "P@L/2": means["P@L/2 mean"].map("{:.2f}".format), "range": ranges}
+            )
+        ),
+        "",
+    ]
+
+
 def document(folder: Path) -> str:
     """The page; what was not run is left out."""
     lines = [
         "# Analyses",
         "",
         paragraph(
-            "Written by `python scripts/analyses_doc.py` after `KAIB=FOLDER make reproduce-tiny`; do not edit. "
-            "All numbers "
-            "of a language model here are of the bundled `tiny`, which knows a few families and no more: they "
-            "show that "
-            "the analyses run, and what they look like, not what ESM-2 knows. Baselines (inverse covariance, MRF) need "
-            "no model."
+            "Written by `python scripts/analyses_doc.py` after `make reproduce-tiny` with KAIB and FAMILY; do not "
+            "edit. All numbers of a language model here are of the bundled `tiny`, which knows a few families and no "
+            "more: they show that the analyses run, and what they look like, not what ESM-2 knows. Baselines (inverse "
+            "covariance, MRF) need no model."
         ),
         "",
         "## The paper",
@@ -151,6 +188,7 @@ def document(folder: Path) -> str:
         ("conformations", kaib),
         ("false_discovery", false_discovery),
         ("fingerprints", fingerprints),
+        ("relatives", relatives),
     ):
         if (folder / name).is_dir():
             lines += section(folder / name)

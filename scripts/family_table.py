@@ -1,6 +1,6 @@
 """The table of docs/families.md: Jacobian, contact head, attention, inverse covariance and MRF on protein families.
 
-    python scripts/family_table.py ../shared/data/covariation --doc docs/families.md [model=tiny] [threads=1]
+    python scripts/family_table.py FOLDER --doc docs/families.md [model=tiny] [threads=1]
 
 Cuts each structure to the residues in its family's columns, runs predict on these domains and the evaluations
 attention_heads and linear_baselines on the store. Words with `=` are passed on to predict. The folder holds

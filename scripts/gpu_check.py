@@ -3,11 +3,13 @@
     python scripts/gpu_check.py gather wheels         # where there is a network: what a GPU machine lacks of ours
     make gpu PYTHON=python3 ARGS="--wheels wheels"    # on the GPU machine, which needs PyTorch and no network
 
-Three parts, each in a process of its own and within its time: the tests marked gpu; scripts/benchmark.py with its
-precision table (authors' loop sampled, transformers eager and compiled, our paths; weights made on the device); and one
-whole `plmjac.predict` run of a model of 150M's size, with the share of its time that the device was busy. A part that
-cannot run here is skipped by name; one that fails or runs out of time takes no other with it. Prints a page and
-writes gpu_check.json; ends with 1 where a part failed. `--device cpu` rehearses the parts on small models.
+Four parts, each in a process of its own and within its time: the tests marked gpu; scripts/benchmark.py with its
+precision table (authors' loop sampled, transformers eager and compiled, our paths; weights made on the device);
+scripts/gpu_candidates.py, one forward with and without each candidate for a faster one, which keeps what is faster and
+right for later runs on this card; and one whole `plmjac.predict` run of a model of 150M's size, with the share of its
+time that the device was busy. A part that cannot run here is skipped by name; one that fails or runs out of time takes
+no other with it. Prints a page and writes gpu_check.json; ends with 1 where a part failed. `--device cpu` rehearses the
+parts on small models.
 """
 
 import argparse
@@ -37,7 +39,7 @@ LACKS = (
 which is over half as large again as all of these: what writes a store is skipped where it is not there."""
 MOST_BYTES = 40e6
 PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 17, 12, 5)))
-SHARES = {"tests": 0.35, "speed": 0.6, "run": 1.0}
+SHARES = {"tests": 0.3, "speed": 0.5, "candidates": 0.5, "run": 1.0}
 """The parts in order, and how much of the time that is left each may take."""
 
 
@@ -81,7 +83,12 @@ def why_not(part: str, device: str) -> str:
 
     if device == "cuda" and not torch.cuda.is_available():
         return f"PyTorch {torch.__version__} sees no CUDA device"
-    needs = {"tests": ["pytest", "hydra"], "speed": ["transformers", "esm"], "run": ["pyarrow", "zarr", "lightning"]}
+    needs = {
+        "tests": ["pytest", "hydra"],
+        "speed": ["transformers", "esm"],
+        "candidates": ["esm"],
+        "run": ["pyarrow", "zarr", "lightning"],
+    }
     missing = [name for name in needs[part] if importlib.util.find_spec(name) is None]
     return f"{', '.join(missing)} not installed" if missing else ""
 
@@ -94,6 +101,9 @@ def words(part: str, device: str, out: Path, seconds: float) -> list[str]:
         return ["-m", "pytest", "-m", "gpu", "-q", "-o", "filterwarnings=", "-p", "no:cacheprovider", *here]
     if part == "run":
         return [__file__, "run", "--device", device, "--out", str(out)]
+    if part == "candidates":
+        few = ["--cases", "650m:256", "8m:50"] if device == "cuda" else ["--cases", "debug:24"]
+        return [str(ROOT / "scripts" / "gpu_candidates.py"), "--device", device, *few, "--out", str(out)]
     few = ["--cases", "650m:256", "8m:256"] if device == "cuda" else ["--quick", "--cases", "debug:24"]
     minutes = f"{seconds / 60 / 3:.2f}"  # the rest is for what comes before and after the rounds
     script = str(ROOT / "scripts" / "benchmark.py")
@@ -111,10 +121,9 @@ def carried_out(part: str, device: str, out: Path, seconds: float, site: str) ->
         *[site] * bool(site),
         os.environ.get("PYTHONPATH", ""),
     ]
-    environment = {
-        **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PLMJAC_CACHE": str(out / "cache"),
-        "HF_HUB_OFFLINE": "1",
-    }  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "HF_HUB_OFFLINE": "1"}
+    if part != "candidates" or device != "cuda":  # whose finding is for later runs
+        environment["PLMJAC_CACHE"] = str(out / "cache")
     began = time.monotonic()
     command = [sys.executable, *words(part, device, out, seconds)]
     log = out / f"{part}.log"
@@ -199,7 +208,7 @@ def page(parts: dict[str, Outcome], device: str, seconds: float, out: Path) -> s
     ]
     for part, outcome in parts.items():
         first, *rest = outcome.said.splitlines() or [""]
-        lines += [f"{part:6s} {outcome.state:11s} {outcome.seconds:4.0f} s  {first}".rstrip(), *rest]
+        lines += [f"{part:10s} {outcome.state:11s} {outcome.seconds:4.0f} s  {first}".rstrip(), *rest]
     run = parts["run"].found
     if run:
         lines += [
@@ -207,6 +216,8 @@ def page(parts: dict[str, Outcome], device: str, seconds: float, out: Path) -> s
             f"A whole run, {run['proteins']} proteins of {run['length']}: {run['seconds']:.1f} s, its loop "
             f"{run['loop_seconds']:.1f} s, the device busy {run['busy']:.0%} of that.",
         ]
+    if parts["candidates"].found:
+        lines += ["", "Candidates for a faster forward:", parts["candidates"].found["text"]]
     if parts["speed"].found and (out / "benchmark.md").exists():
         lines += ["", (out / "benchmark.md").read_text()]
     return "\n".join(lines)
@@ -234,7 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.what == "run":
         (out / "run.json").write_text(json.dumps(whole_run(given.device, out)))
         return 0
-    for name in ("run.json", "benchmark.json", "benchmark.md"):  # of an earlier check
+    for name in ("run.json", "benchmark.json", "benchmark.md", "candidates.json"):  # of an earlier check
         (out / name).unlink(missing_ok=True)
     parts = {}
     with tempfile.TemporaryDirectory() as site:

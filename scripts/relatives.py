@@ -1,6 +1,6 @@
 """Relatives of the demo's domains that training never saw, as PDB files: more domains than ten to measure on.
 
-    python scripts/relatives.py ../shared/data/covariation runs/relatives --families PF00076 PF00018 --number 3
+    python scripts/relatives.py FOLDER runs/relatives --families PF00076 PF00018 --number 3
     python -m plmjac.predict +dataset=pdb dataset.path=runs/relatives store=runs/relatives.zarr
 
 Of the held-out tenth of each family (scripts/tiny/data.py) the sequences with the fewest gaps are put on the backbone

@@ -11,13 +11,15 @@
 #   STRUCTURES=  PDB or mmCIF files of the chains: contacts to score maps against
 #   ALIGNMENTS=  <protein id>.a3m of their families: inverse covariance, correlation of couplings
 #   KAIB=        2qkeE.pdb, 5jytA.pdb and 2QKEE_colabfold.a3m: two conformations
+#   FAMILY=      an alignment (a3m or aligned FASTA) whose first row is the protein of the structure FAMILY_STRUCTURE
 #   ISOFORMS=    a CSV of predicted isoforms and full-length structures, as evaluation=should_not_fold reads it
 set -uo pipefail
 
 mode=${1:-local}
-case "$mode" in local | sbatch | tiny) ;; *) sed -n '2,16p' "$0"; exit 2 ;; esac
+case "$mode" in local | sbatch | tiny) ;; *) sed -n '2,17p' "$0"; exit 2 ;; esac
 model=${MODEL:-esm2_3b} out=${OUT:-runs/paper} python=${PYTHON:-python}
 data=${DATA:-} structures=${STRUCTURES:-} alignments=${ALIGNMENTS:-} kaib=${KAIB:-} isoforms=${ISOFORMS:-}
+family=${FAMILY:-} family_structure=${FAMILY_STRUCTURE:-}
 here=$(cd "$(dirname "$0")" && pwd)
 dataset=(+dataset=zhang2024)
 [ -n "$data" ] && dataset+=("dataset.path=$data")
@@ -45,10 +47,11 @@ run() { # run it here, or print the job
     number=$((number + 1))
     jobs="$jobs:\$job$number"
     if [ "$1" = predict ]; then
-      echo "job$number=\$(sbatch --parsable $here/predict.sbatch$(printf ' %q' "${@:2}"))"
+      echo "job$number=\$(sbatch --parsable$(printf ' %q' "$here/predict.sbatch" "${@:2}"))"
       predictions="$predictions:\$job$number"
     else # reads what the predictions before it wrote
-      local command="$python -m plmjac.$1$(printf ' %q' "${@:2}")"
+      local command
+      command=$(printf '%q ' "$python" -m "plmjac.$1" "${@:2}")
       echo "job$number=\$(sbatch --parsable --dependency=afterany$predictions --wrap=$(printf '%q' "$command"))"
     fi
     return
@@ -108,10 +111,14 @@ if [ -n "$kaib" ]; then
   evaluate conformations +dataset=pdb "dataset.path=$kaib" "store=$out/kaib.zarr" evaluation.a=2qkeE_E \
     evaluation.b=5jytA_A "evaluation.alignment=$kaib/2QKEE_colabfold.a3m" "evaluation.maps=$out/baselines" evaluation.clusters=4
 fi
+if [ -n "$family" ]; then
+  store=family predict +dataset=alignment "dataset.path=$family" "keep=[contacts,contact_head]"
+  evaluate relatives "store=$out/family.zarr" "evaluation.alignment=$family" "structures=$family_structure"
+fi
 [ -n "$isoforms" ] && evaluate should_not_fold "evaluation.pairs=$isoforms"
 
 if [ "$mode" = sbatch ]; then
-  echo "sbatch --dependency=afterany$jobs --wrap=$(printf '%q' "$python $here/reproduction_table.py $out")"
+  echo "sbatch --dependency=afterany$jobs --wrap=$(printf '%q' "$(printf '%q ' "$python" "$here/reproduction_table.py" "$out")")"
 else
   "$python" "$here/reproduction_table.py" "$out"
 fi

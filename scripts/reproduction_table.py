@@ -108,6 +108,13 @@ def discoveries(folder: Path) -> str:
     return f"{row['pairs / L']:.2f} pairs / L at 0.1{contradicted}"
 
 
+def relatives(folder: Path) -> str:
+    """P@L/2 of a protein's own map, and of the mean map of all its relatives."""
+    one = pd.read_csv(folder / "relatives" / "relatives.csv").iloc[0]
+    mean = pd.read_csv(folder / "relatives" / "relatives_mean.csv").iloc[-1]
+    return f"{one['protein']}: {one['P@L/2']:.2f}, mean of {int(mean['relatives'])} {mean['P@L/2 mean']:.2f}"
+
+
 def fingerprint(folder: Path) -> str:
     """The share of strong pairs that look like the store's typical pair."""
     row = pd.read_csv(folder / "fingerprints" / "fingerprints_summary.csv").iloc[0]
@@ -134,6 +141,7 @@ ROWS: list[tuple[str, str, str, Number]] = [
     ("KaiB, two sequences", "the fold-switched state for both", "KAIB", conformations),
     ("isoforms that should not fold", "RMSD 0.49 to 1.01 (one example)", "ISOFORMS", isoforms),
     ("control: shuffled sequences, false discovery rate", "not in the paper", "", discoveries),
+    ("P@L/2 of one protein, and of its relatives' mean map", "not in the paper", "FAMILY", relatives),
     ("strong pairs like the typical one", "not in the paper", "", fingerprint),
 ]  # fmt: skip
 """Analysis, the paper's number, what it needs, and how ours is read."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from plmjac.records import Protein
 from plmjac.store import StoreWriter, completed, create_or_check, read_manifest, stored_proteins, write_manifest
-from plmjac.workplan import ManifestRow, manifest, remaining, shard
+from plmjac.workplan import ManifestRow, manifest, remaining, shared_out, whole
 
 LENGTH = 250
 PACK = 1000
@@ -46,7 +46,7 @@ def plan(number: int) -> None:
     with timed(f"plan of {number} records"):
         rows = manifest(records)
     with timed("share of one rank of 8"):
-        shard(remaining(rows, ()), 3, 8)
+        shared_out(whole(remaining(rows, ())), 8)[3]
     folder = Path("manifest-simulation")
     folder.mkdir(exist_ok=True)
     with timed("manifest written"):

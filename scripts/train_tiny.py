@@ -1,8 +1,8 @@
 """Train the bundled model `tiny`: a small ESM-2 on a folder of protein family alignments, from data to shipped file.
 
-    python scripts/train_tiny.py train ../shared/data/covariation --out runs/tiny --families PF00076 PF00018
-    python scripts/train_tiny.py front ../shared/data/covariation --out runs/front --alone runs/tiny/last.ckpt
-    python scripts/train_tiny.py finish ../shared/data/covariation --run runs/tiny --export tiny.safetensors
+    python scripts/train_tiny.py train FOLDER --out runs/tiny --families PF00076 PF00018
+    python scripts/train_tiny.py front FOLDER --out runs/front --alone runs/tiny/last.ckpt
+    python scripts/train_tiny.py finish FOLDER --run runs/tiny --export tiny.safetensors
 
 `train` teaches a masked language model what a Markov random field of each family knows (scripts/tiny/teacher.py), and
 masked residues. It writes `last.ckpt` and `loss.csv`; run the same command again and it goes on from the checkpoint, to

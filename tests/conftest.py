@@ -28,7 +28,8 @@ SLOW_FILES = (
     "test_resume", "test_train_tiny", "test_benchmark", "test_approximation_ways", "test_report", "test_sweep",
     "test_loggers", "test_memory", "test_recovery", "test_commands", "test_readme", "test_substitutions",
     "test_interruption", "test_windows", "test_faults", "test_placement", "test_start", "test_compiling", "test_shards",
-    "test_couplings_kept", "test_int8", "test_lock",
+    "test_sharing", "test_at_hand", "test_part_of_protein", "test_reproduce_paper", "test_couplings_kept", "test_int8",
+    "test_lock",
 )  # fmt: skip
 SLOW_TESTS = (
     "test_the_installed_wheel_works", "test_help_teaches", "test_compressed_input_from_the_command_line",

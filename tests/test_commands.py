@@ -1,7 +1,9 @@
 """plan, verify and evaluate, and the jobs the README shows, on stores that predict made."""
 
+import inspect
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +12,7 @@ from support import SHARED, composed, run_command
 
 from plmjac.config import UsageError, run
 from plmjac.evaluate import evaluate
+from plmjac.evaluation import names
 from plmjac.inference.forecast import duration, in_bytes
 from plmjac.inference.jacobian_task import JacobianTask
 from plmjac.models import size_of
@@ -124,19 +127,21 @@ def test_evaluations_of_a_store_leave_each_others_files_alone(predict: Predict, 
         ([], "store is needed"),
         (["store=x", "evaluation.cutof=3"], "did you mean 'evaluation.cutoff'"),
         (["store=x", "evaluation.range=far"], "evaluation.range"),
+        (["+evaluation=capacity", "structures=pdb/"], "structures and dataset have no effect on +evaluation=capacity"),
     ],
 )
 def test_what_evaluate_cannot_do_is_a_sentence(
     arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["evaluate", "+evaluation=contact_precision", *arguments])
-    assert run("evaluate", evaluate, ["dataset", "evaluation"]) == 2
+    named = [] if any(each.startswith("+evaluation") for each in arguments) else ["+evaluation=contact_precision"]
+    monkeypatch.setattr("sys.argv", ["evaluate", *named, *arguments])
+    assert run("evaluate", evaluate) == 2
     assert said in caplog.text
 
 
 def test_an_unknown_evaluation_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("sys.argv", ["evaluate", "+evaluation=contact_precison", "store=x"])
-    assert run("evaluate", evaluate, ["dataset", "evaluation"]) == 2
+    assert run("evaluate", evaluate) == 2
     assert "did you mean 'contact_precision'" in caplog.text
     with pytest.raises(UsageError, match=r"\+evaluation=contact_precision"):
         evaluate(composed("evaluate", "store=x"))
@@ -187,3 +192,12 @@ def test_a_shipped_model_on_other_proteins_says_so(
     assert "WARNING: the model `debug`" in caplog.text
     plan(composed("plan", "+dataset=demo", "model=debug"))
     assert "WARNING" not in capsys.readouterr().out
+
+
+def test_evaluations_that_read_no_structures_are_those_that_refuse_them() -> None:
+    """By their source: where structures= would have no effect, it is an error."""
+    for name in names():
+        module = import_module(f"plmjac.evaluation.{name}")
+        text = inspect.getsource(module)
+        reads = any(word in text for word in ("inputs.structures", "inputs.truth"))
+        assert getattr(module, "READS_STRUCTURES", True) == reads, name

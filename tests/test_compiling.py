@@ -1,7 +1,7 @@
 """Who decides to compile on a GPU, and that it is written down and repeated; with fakes, as there need be no GPU."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,6 +58,9 @@ class Fake(LanguageModel):
         self.asked: list[bool] = []
         self.works = works
 
+    def take(self, names: Collection[str] | None) -> list[str]:
+        return [name for name in sorted(names or ()) if self.works or name != "norm"]
+
     def use_compiled(self, wanted: bool) -> bool:
         self.asked.append(wanted)
         return wanted and self.works
@@ -71,6 +74,13 @@ class Fake(LanguageModel):
         ({"device": "cuda", "compiled": True}, False, [True], "compiled=False"),
         ({"device": "cuda"}, True, [], ""),
         ({"device": "cpu", "compiled": True}, True, [], "device=cuda"),
+        ({"device": "cuda", "compiled": False, "candidates": ["graph", "norm"]}, True, [False], ""),
+        (
+            {"device": "cuda", "compiled": False, "candidates": ["graph", "norm"]},
+            False,
+            [False],
+            "goes on with candidates=['graph']",
+        ),
     ],
 )
 def test_a_run_that_resumes_does_as_the_first_did(
@@ -120,10 +130,12 @@ def test_the_first_run_decides_by_its_length_and_records_it(
     for name, enough in (("short", False), ("long", True)):
         if enough:
             monkeypatch.setattr(rates, "FIRST_COMPILED_FORWARD", 0.0)
+            monkeypatch.setattr(Esm2Compiled, "take", lambda *_: ["attention"])
         words = ("+dataset=fasta", f"dataset.path={fasta}", "model=debug", f"store={tmp_path / name}.zarr")
         assert predict(*words) == 0
         assert seen[-1] == enough
         attributes = json.loads((tmp_path / f"{name}.zarr/zarr.json").read_text())["attributes"]
+        assert attributes["run"].get("candidates") == (["attention"] if enough else None)
         assert attributes["run"]["compiled"] == enough and "compiled" not in attributes["model"]
     assert predict(*words, "model.compiled=false") == 0  # settled: nothing is asked, and the store is the same
     assert json.loads((tmp_path / "long.zarr/zarr.json").read_text())["attributes"] == attributes

@@ -1,5 +1,6 @@
 """Every YAML composes and is accepted by the code it configures; every mistake is named."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
-from support import ROOT, composed, run_command
+from support import ROOT, command, composed, run_command
 
+from plmjac.conf_tree import ADDED, groups_of
 from plmjac.config import config_dir, nearest, options, parse
 from plmjac.evaluate import EvaluateConfig, parse_evaluate
 from plmjac.evaluation import names
+from plmjac.examples import PARTS
 from plmjac.inference.settings import PredictSettings, parse_predict
 from plmjac.models import names as model_names
 from plmjac.verify import VerifyConfig
@@ -27,6 +30,10 @@ WORDS = [
     (["+dataset=demo", "model=null"], "must be a string"),
     (["=3"], "error"),
     (["+dataset=fasta", "dataset.path=a,b.fasta"], "two pairs of quotes"),
+    (["+dataset=demo", "keep=[contacts,", "jacobian]"], "without blanks, keep=[contacts,jacobian], or in quotes"),
+    (["demo"], "did you mean +dataset=demo?"),
+    (["/dev/null/my.pdb"], "'/dev/null/my.pdb' is no KEY=VALUE; predict --help lists the keys"),
+    (["-m", "+dataset=demo", "--cfg", "job"], "leave -m out"),
 ]
 
 
@@ -90,7 +97,7 @@ def test_the_command_line_names_the_mistake(
     from plmjac import config
 
     monkeypatch.setattr(sys, "argv", ["predict", *arguments])
-    assert config.run("predict", lambda _: pytest.fail("it ran"), added_groups=["dataset"]) == 2
+    assert config.run("predict", lambda _: pytest.fail("it ran")) == 2
     assert message in caplog.text
 
 
@@ -105,7 +112,7 @@ def test_both_spellings_of_the_dataset_are_understood(spelling: str, monkeypatch
         return 0
 
     monkeypatch.setattr(sys, "argv", ["predict", spelling])
-    assert config.run("predict", job, ["dataset"]) == 0
+    assert config.run("predict", job) == 0
     assert seen == ["demo"]
 
 
@@ -122,7 +129,8 @@ def test_a_multirun_runs_every_job_and_keeps_the_worst_exit_code(
         seen.append((found["dataset"]["name"], found["seed"]))
         return 3 if found["seed"] == 1 else 0
 
-    assert config.run("predict", job, added_groups=["dataset"]) == 3
+    assert config.run("predict", job) == 3
+    assert all(path.is_file() or any(path.iterdir()) for path in tmp_path.rglob("*"))  # no empty folders
     assert seen == [("demo", 1), ("demo", 2), ("fasta", 1), ("fasta", 2)]
 
 
@@ -131,14 +139,53 @@ def test_a_crash_is_not_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sys, "argv", ["predict", "+dataset=demo"])
     with pytest.raises(ZeroDivisionError):
-        config.run("predict", lambda _: 1 // 0, added_groups=["dataset"])
+        config.run("predict", lambda _: 1 // 0)
 
 
-@pytest.mark.parametrize("module", ["predict", "plan", "evaluate", "verify"])
-def test_help_teaches(module: str) -> None:
-    shown = run_command("--help", module=f"plmjac.{module}")
-    assert shown.returncode == 0
-    assert f"python -m plmjac.{module}" in shown.stdout and "Exit codes" in shown.stdout
+@pytest.mark.parametrize("command", ADDED)
+def test_help_teaches(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Examples, exit codes, the command's own groups, and its keys with the comments of the YAML."""
+    from plmjac import config
+
+    monkeypatch.setattr(sys, "argv", [command, "--help"])
+    assert config.run(command, lambda _: pytest.fail("it ran")) == 0
+    shown = capsys.readouterr().out
+    assert f"python -m plmjac.{command}" in shown and "Exit codes" in shown
+    text = (config_dir() / f"{'predict' if command == 'plan' else command}.yaml").read_text()
+    keys = [line for line in text.split("\n\n")[1].splitlines() if line]
+    assert len(keys) > 2 and all(f"  {line}" in shown for line in keys)
+    listed = {line.split("=  ")[0].strip(" +") for line in shown.splitlines() if "=  " in line}
+    assert listed == set(groups_of(command))
+    assert ("trainer" in listed) == (command in ("predict", "plan")) and ("evaluation" in listed) == (
+        command == "evaluate"
+    )
+
+
+def test_help_of_an_option_has_its_keys_and_comments(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from plmjac import config
+
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--help", "+evaluation=capacity"])
+    assert config.run("evaluate", lambda _: pytest.fail("it ran")) == 0
+    assert 'families: 20000 # protein families; the paper\'s "roughly 20,000"' in capsys.readouterr().out
+
+
+def test_a_store_without_its_key(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    from plmjac import config
+
+    monkeypatch.setattr(sys, "argv", ["verify", "runs/x.zarr"])
+    assert config.run("verify", lambda _: pytest.fail("it ran")) == 2
+    assert "did you mean store=runs/x.zarr?" in caplog.text
+
+
+def test_a_reader_who_has_seen_enough_is_no_traceback() -> None:
+    """`plan ... | head`, with a reader that is gone before the first line."""
+    line = shlex.join(command("+dataset=demo", "model=debug", module="plmjac.plan"))
+    done = subprocess.run(
+        ["bash", "-c", f"{line} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True, cwd=ROOT, timeout=240
+    )
+    assert done.returncode == 141 and not done.stderr
 
 
 def test_the_installed_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
@@ -157,6 +204,11 @@ def test_the_installed_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(site), "PATH": ""}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert home.stdout.strip() == str(site / "plmjac" / "conf")
+    run_command("copied", module="plmjac.examples", cwd=work, PYTHONPATH=str(site))
+    for part in PARTS:
+        here, there = ROOT / part, work / "copied" / part
+        files = [path for path in here.rglob("*") if path.is_file()] if here.is_dir() else [here]
+        assert files and all((there / file.relative_to(here)).read_bytes() == file.read_bytes() for file in files)
     packed = {path.relative_to(site / "plmjac/conf").as_posix() for path in (site / "plmjac/conf").rglob("*.yaml")}
     assert packed == {path.relative_to(ROOT / "conf").as_posix() for path in (ROOT / "conf").rglob("*.yaml")}
 

@@ -87,6 +87,6 @@ def test_an_int8_store_reads_as_the_other(stores: tuple[Path, Path], predict: Ca
 
 
 def test_the_forecast_knows_its_bytes() -> None:
-    sizes = {"L": 100, "A": 20}
+    sizes = {"L": 100, "R": 100, "A": 20}
     assert sum(spec.num_bytes(sizes) for spec in kept_for(["jacobian"])) == 100 * 20 * 100 * 20 * 2
     assert sum(spec.num_bytes(sizes) for spec in kept_for(["jacobian_int8"])) == 100 * 20 * 100 * 20 + 2 * 100 * 100

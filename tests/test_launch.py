@@ -114,12 +114,12 @@ def test_without_a_home_a_tilde_is_a_sentence(
     for argument in ("dataset.path=~/my.fasta", 'dataset.path=["~/my.fasta"]'):
         monkeypatch.setattr(sys, "argv", ["predict", "+dataset=fasta", argument])
         job = lambda found: len(str(Path(found["dataset"]["path"][0]).expanduser()))  # noqa: E731
-        assert config.run("predict", job, added_groups=["dataset"]) == 2
+        assert config.run("predict", job) == 2
         assert "home" in caplog.text
         caplog.clear()
 
 
-@pytest.mark.parametrize("argument", ["--help", "+dataset=demo", "-m +dataset=demo"])
+@pytest.mark.parametrize("argument", ["+dataset=demo", "-m +dataset=demo"])
 def test_a_folder_that_is_gone_is_a_sentence(tmp_path: Path, argument: str) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()

@@ -69,8 +69,8 @@ def test_the_page_holds_the_stores_numbers(stored: Path) -> None:
         for name in ("contacts", "contact_head"):
             shown, true = protein["maps"][name], kept.array(name)
             levels = decoded(shown["values"], "<u2").reshape(true.shape).astype(float)
-            values = shown["low"] + levels / 65535 * (shown["high"] - shown["low"])
-            np.testing.assert_allclose(values, true, atol=(shown["high"] - shown["low"]) / 65535)
+            values = shown["low"] + levels / 65534 * (shown["high"] - shown["low"])
+            np.testing.assert_allclose(values, true, atol=(shown["high"] - shown["low"]) / 65534)
         held = protein["couplings"]
         pairs = decoded(held["pairs"], "<u2").reshape(-1, 2)
         blocks = decoded(held["values"], "i1").reshape(-1, 20, 20).astype(float)

@@ -246,5 +246,5 @@ def test_a_signal_ends_a_multirun_at_once(tmp_path: Path, monkeypatch: pytest.Mo
         raise interruption.Interrupted("SIGTERM")
 
     with pytest.raises(interruption.Interrupted):
-        run("predict", job, added_groups=["dataset"])
+        run("predict", job)
     assert seen == [1]

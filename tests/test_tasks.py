@@ -152,6 +152,9 @@ class CountTask:
     def setup(self, items: list[WorkItem]) -> None:
         pass
 
+    def peak(self, length: int, max_tokens: int, model_size: Any, kind: str) -> int:
+        return 0
+
     def compute(self, model: Any, item: WorkItem, max_tokens: int, on_forward: Callable[[float], None]) -> Answer:
         on_forward(1.0)
         if not item.is_last:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from plmjac.records import WorkItem
-from plmjac.store.under_way import UnderWay, count_deaths, refusal
+from plmjac.store.under_way import UnderWay, count_deaths, goes_last, refusal
 
 
 @pytest.fixture
@@ -28,6 +28,16 @@ def test_deaths_are_counted_by_protein_as_long_as_it_gets_no_further(store: Path
     assert count_deaths(store, None, {"a", "b"}) == {"a": 1}  # it got a block further
     assert count_deaths(store, None, {"b"}) == {}  # it is in the store
     assert count_deaths(store, None, {"a", "b"}) == {}
+
+
+def test_deaths_of_ranks_that_share_a_protein_are_counted_by_block(store: Path) -> None:
+    """One gets further from death to death, the other never does; and each note counts once."""
+    ranks = [UnderWay(store, "run", rank) for rank in (0, 1)]
+    for deaths in (1, 2, 3):
+        ranks[0].begin(item("a", 10 - deaths))
+        ranks[1].begin(item("a", 20))
+        assert count_deaths(store, None, {"a"}) == {"a": deaths}
+        assert goes_last(store) == ({"a"} if deaths > 1 else set())
 
 
 def test_a_run_that_ends_by_itself_leaves_nothing(store: Path) -> None:

@@ -1,5 +1,6 @@
 """The plan: every record one row, every row of every protein exactly once, whoever computes it."""
 
+import math
 import random
 import time
 from dataclasses import replace
@@ -8,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plmjac.records import Filtered, Protein, Rejected
+from plmjac.records import Filtered, Protein, Rejected, WorkItem
 from plmjac.workplan import (
     CHUNK_BYTES,
+    DEAR,
     Limit,
     ManifestRow,
     Shard,
@@ -21,7 +23,8 @@ from plmjac.workplan import (
     merge,
     remaining,
     rows_per_chunk_for,
-    shard,
+    shared_out,
+    whole,
     work_items,
 )
 
@@ -31,6 +34,11 @@ lengths = st.lists(st.integers(1, 300), max_size=30)
 def rows_of(sizes: list[int]) -> list[ManifestRow]:
     """Proteins that differ in id and in sequence."""
     return manifest(Protein(f"p{n}", "A" * size + "CDEFGHIKLM"[n % 10] * n) for n, size in enumerate(sizes))
+
+
+def shard(rows: list[ManifestRow], rank: int, world: int) -> list[ManifestRow]:
+    """The proteins of one rank, where none is cut."""
+    return [portion.row for portion in shared_out(whole(rows), world)[rank]]
 
 
 @settings(deadline=None)
@@ -79,9 +87,80 @@ def test_no_rank_has_more_than_its_share_and_one_protein(sizes: list[int], world
     assert max(loads) <= sum(loads) / world + max(row.cost for row in rows)
 
 
-def test_a_rank_outside_the_world_is_refused() -> None:
-    with pytest.raises(ValueError, match="rank 2 of 2"):
-        shard([], 2, 2)
+@settings(deadline=None, max_examples=40)
+@given(lengths, st.integers(1, 8), st.integers(1, 40), st.randoms(use_true_random=False))
+def test_rows_of_dear_proteins_are_shared_and_each_is_in_one_portion(
+    sizes: list[int], world: int, rows_per_chunk: int, chance: random.Random
+) -> None:
+    """Against the definition: all rows of all proteins once, cut between blocks, the same cut in whatever order."""
+    rows = rows_of(sizes)
+
+    def blocks(row: ManifestRow) -> list[WorkItem]:
+        return work_items(row, rows_per_chunk)
+
+    shares = shared_out(whole(rows), world, blocks)
+    shuffled = rows.copy()
+    chance.shuffle(shuffled)
+    assert shared_out(whole(shuffled), world, blocks) == shares
+    fair = math.fsum(row.cost for row in rows) / world
+    computed: dict[str, list[int]] = {row.key: [] for row in rows}
+    for portion in (portion for share in shares for portion in share):
+        items = portion.of(blocks(portion.row))
+        assert items and sum(item.cost for item in items) == pytest.approx(portion.cost)
+        assert {item.role for item in items} == ({"shared"} if portion.is_shared else {"own"})
+        assert not portion.is_shared or portion.row.cost > DEAR * fair
+        for item in items:
+            assert item.start % rows_per_chunk == 0
+            computed[item.key] += range(item.start, item.stop)
+    assert all(sorted(computed[row.key]) == list(range(row.length)) for row in rows)
+    for share in shares:
+        assert len({portion.row.key for portion in share}) == len(share)
+    dearest = max((portion.cost for share in shares for portion in share), default=0.0)
+    assert max(sum(portion.cost for portion in share) for share in shares) <= fair + dearest * 1.0001
+
+
+def test_a_giant_among_small_ones_keeps_no_rank_waiting() -> None:
+    """35,000 residues cost more than a thousand small proteins; in windows and blocks of a row, as they are run."""
+    limit = Limit(1022, None, "window")
+    records = [Protein("titin", "MKTAYIAKQR" * 3500), *(Protein(f"p{n}", "A" * n) for n in range(100, 300))]
+    rows = manifest(records, limit=limit, cost=lambda protein: float(forwards(len(protein)) * min(1022, len(protein))))
+    shares = shared_out(whole(rows), 8, work_items)
+    loads = [sum(portion.cost for portion in share) for share in shares]
+    assert max(loads) < 1.01 * min(loads)
+    assert [sum(portion.row.key == "titin" for portion in share) for share in shares] == [1] * 8
+    alone = [sum(portion.cost for portion in share) for share in shared_out(whole(rows), 8)]
+    assert max(alone) > 6 * max(loads)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+def test_nothing_is_cut_where_every_rank_has_a_protein_of_the_same_cost(world: int) -> None:
+    rows = rows_of([90] * world)
+    rows = [replace(row, cost=0.1 + 0.2) for row in rows]
+    shares = shared_out(whole(rows), world, lambda row: work_items(row, 10))
+    assert [[portion.is_shared for portion in share] for share in shares] == [[False]] * world
+
+
+def test_what_shards_share_is_shared_again_by_the_ranks_of_one() -> None:
+    (row,) = rows_of([100])
+
+    def blocks(row: ManifestRow) -> list[WorkItem]:
+        return work_items(row, 10)
+
+    first, second = (Shard(number, 2).of([row], blocks) for number in (1, 2))
+    assert [portion.starts for portion in first + second] == [(0, 10, 20, 30, 40), (50, 60, 70, 80, 90)]
+    ranks = shared_out(second, 3, blocks)
+    assert sorted(portion.starts for share in ranks for portion in share) == [(50,), (60, 70), (80, 90)]
+
+
+def test_a_rank_that_is_given_two_parts_of_a_protein_has_one_portion_with_both() -> None:
+    """18 rows in blocks of 8, 8 and 2, and 22 of them, for two ranks each: parts differ, and the small ones meet."""
+    rows = rows_of([18, 22, 3])
+    for number in (2, 3, 4, 5):
+        shares = shared_out(whole(rows), number, lambda row: work_items(row, 8))
+        found = sorted((part.row.key, start) for share in shares for part in share for start in part.starts or (0,))
+        assert {("p0", 0), ("p1", 0), ("p2", 0)} <= set(found) and len(found) == len(set(found))
+        if number > 3:
+            assert found == [("p0", 0), ("p0", 8), ("p0", 16), ("p1", 0), ("p1", 8), ("p1", 16), ("p2", 0)]
 
 
 def test_identical_sequences_are_computed_once() -> None:
@@ -214,11 +293,11 @@ def test_shards_and_ranks_partition_the_plan_whatever_is_done() -> None:
     stored = [Stored(row.key, row.id, row.sequence) for row in before[:11]]
     for rows in (before, manifest(records, stored=stored)):
         shares = [Shard(number, 7).of(rows) for number in range(1, 8)]
-        assert sorted(row.key for share in shares for row in share) == sorted(f"p{n}" for n in range(40))
-        assert [{row.key for row in share} for share in shares] == [
-            {row.key for row in Shard(number, 7).of(before)} for number in range(1, 8)
+        assert sorted(part.row.key for share in shares for part in share) == sorted(f"p{n}" for n in range(40))
+        assert [{part.row.key for part in share} for share in shares] == [
+            {part.row.key for part in Shard(number, 7).of(before)} for number in range(1, 8)
         ]
-        loads = [sum(row.cost for row in share) for share in shares]
+        loads = [sum(part.cost for part in share) for share in shares]
         assert max(loads) < 1.3 * min(loads)
     assert [len(Shard(number, 60).of(before)) for number in (40, 41, 60)] == [1, 0, 0]
 

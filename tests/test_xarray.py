@@ -14,7 +14,7 @@ from plmjac.store import PendingProtein, StoreWriter, open_store, read_manifest,
 from plmjac.store.layout import group_document, read_group_document
 from plmjac.workplan import ManifestRow
 
-LENGTHS = {"L": 5, "A": 20, "P": 3, "S": 2, "N": 4, "W": 2, "layers": 2, "heads": 3, "rows": 5}
+LENGTHS = {"L": 5, "R": 5, "A": 20, "P": 3, "S": 2, "N": 4, "W": 2, "layers": 2, "heads": 3, "rows": 5}
 
 
 def values_of(name: str) -> np.ndarray:

@@ -25,10 +25,12 @@ def written_store(
     model: str = "handmade",
     sequences: Mapping[str, str] | None = None,
     dataset: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, Any] | None = None,
 ) -> Store:
     """A store of kind jacobian at `path` with these arrays by protein and name; float32, `jacobian` float16.
 
-    `bad` are ids that failed; sequences are random but fixed where none is given.
+    `bad` are ids that failed; sequences are random but fixed where none is given. `attributes` are those of every
+    protein (windows, positions).
     """
     create_or_check(
         path, {"kind": "jacobian", "model": {"name": model}}, {"config": {"dataset": dict(dataset or {"name": "demo"})}}
@@ -37,6 +39,7 @@ def written_store(
     for identifier, values in arrays.items():
         sequence = (sequences or {}).get(identifier) or sequence_of(len(next(iter(values.values()))))
         protein = StoreWriter(path).begin(identifier, sequence=sequence, identifier=identifier)
+        protein.attributes |= attributes or {}
         for array, numbers in values.items():
             protein.write(array, np.asarray(numbers, dtype=np.float32))
         protein.commit()

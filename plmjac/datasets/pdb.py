@@ -13,7 +13,7 @@ from tqdm import tqdm
 from plmjac.datasets.base import InputError, Record, as_list
 from plmjac.datasets.selection import Selection
 from plmjac.datasets.structure_file import SUFFIXES, ChainRecord, entry_name, read_chains
-from plmjac.files import BadDownload, NotFound, Unreachable, cache_folder, download, shorten
+from plmjac.files import BadDownload, NotFound, Unreachable, cache_folder, download, is_fasta, shorten
 from plmjac.records import Filtered, Protein, Rejected
 
 RCSB = "https://files.rcsb.org/download"
@@ -55,6 +55,8 @@ class PdbDataset:
         self._entries: list[str] = []
         if path:
             self._files = [file for name in as_list(path) for file in files_of(Path(name).expanduser())]
+            if sequences := [file for file in self._files if is_fasta(file)]:
+                raise InputError(f"{sequences[0]} is a FASTA file, without structures; use dataset=fasta")
         else:
             self._entries = _entries_to_fetch(self._ids or [chain for chain in self._chains if "_" in chain])
 

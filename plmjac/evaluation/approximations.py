@@ -20,7 +20,7 @@ from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
 from plmjac.evaluation.scoring import Unscored, stored_proteins
 from plmjac.evaluation.structures import Labelled
 from plmjac.evaluation.tables import lines_of, matched, not_scored, number, with_interval
-from plmjac.metrics import RANGES, Range, precision_at, ranked_hits, reason_for_nan
+from plmjac.metrics import RANGES, Range, precision_at, ranked_hits, reason_for_nan, scored_pairs
 from plmjac.records import Atom
 from plmjac.store import CorruptStoreError, StoredProtein
 from plmjac.substitutions import Substitutions
@@ -105,13 +105,15 @@ def _forwards(protein: StoredProtein, substitutions: Substitutions) -> int:
     """Forwards that were made: a substitution that is the residue itself is not one of them."""
     tokens = encode(protein.sequence)
     letters = substitutions.letters(tokens, np.zeros((len(tokens), 20)))  # which ones are likely changes no number
-    return 1 + int((letters != tokens[:, None]).sum())
+    mutants = sum(int((letters != tokens[:, None])[rows.start : rows.stop].sum()) for rows, _ in protein.parts)
+    return max(1, len(protein.windows)) + mutants
 
 
 def _agreement(some: Float[np.ndarray, "L L"], full: Float[np.ndarray, "L L"], settings: Settings) -> dict[str, float]:
-    """Pearson correlation of the pairs in range, and the share of the full map's top L/2 that are top L/2 again."""
+    """Pearson correlation of the pairs in range that both maps have, and the share of the full map's top L/2 that are
+    top L/2 again."""
     low, high = RANGES[settings.range]
-    first, second = np.triu_indices(len(full), k=low)
+    first, second = scored_pairs(some + full, low)
     keep = second - first < (high or len(full))
     ours, theirs = (
         some[first[keep], second[keep]].astype(np.float64),

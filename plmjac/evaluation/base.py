@@ -128,7 +128,10 @@ class Outcome:
 
 @runtime_checkable
 class Evaluation(Protocol):
-    """A module of plmjac.evaluation: `Settings`, the keys of its YAML, and `evaluate`."""
+    """A module of plmjac.evaluation: `Settings`, the keys of its YAML, and `evaluate`.
+
+    With `READS_STRUCTURES = False` it is refused structures=... and dataset=..., which would have no effect.
+    """
 
     Settings: type[BaseModel]
     evaluate: Callable[[Inputs, Any], Outcome]

@@ -6,7 +6,8 @@ Stores of null sequences beside a store give its pairs their false discovery rat
 listed themselves.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -17,16 +18,18 @@ from plmjac.config import Keys
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
 from plmjac.evaluation.exports import FORMATS, SCRIPTS, BestPair, BestPairs
 from plmjac.evaluation.false_discovery import apart, null_maps, rate_map
+from plmjac.evaluation.pictures import picture
 from plmjac.evaluation.scoring import Unscored, stored_proteins
 from plmjac.evaluation.structures import Labelled, touching
 from plmjac.evaluation.tables import lines_of, matched, not_scored, number
 from plmjac.metrics import best_pairs
+from plmjac.plots import Figure
 from plmjac.readouts import maps
 from plmjac.records import Atom
 from plmjac.store import CorruptStoreError, StoredProtein
 from plmjac.workplan import key_of
 
-Format = Literal["rr", "evcouplings", "pymol", "chimerax"]
+Format = Literal["rr", "evcouplings", "pymol", "chimerax", "picture"]
 
 
 class Settings(Keys):
@@ -62,6 +65,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     stores, nulls = (plain, nulls) if plain else (nulls, [])
     rows: list[Row] = []
     files: dict[str, bytes] = {}
+    pictures: dict[str, Callable[[], Figure]] = {}
     wanted = set(settings.ids or ())
     for store in stores:
         null = [each for each in nulls if each.model == store.model]
@@ -71,7 +75,11 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
             try:
                 for best, listed in _protein(store, stored, null, inputs, settings):
                     rows += listed
-                    files |= _files(best, store.name if len(stores) > 1 else "", settings)
+                    place = store.name if len(stores) > 1 else ""
+                    files |= _files(best, place, settings)
+                    if "picture" in settings.formats:
+                        assert isinstance(stored, StoredProtein)
+                        pictures[_name(best, place, ".")] = partial(_picture, stored, best.map, inputs, settings)
             except CorruptStoreError as error:
                 rows.append({"protein": stored.id, "store": store.name, "model": store.model, "reason": str(error)})
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -79,7 +87,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         raise EvaluationError(f"evaluation.ids: no protein {', '.join(unknown)} in the stores")
     found = table[table["score"].notna()]
     text = _printed(table, found, len(files), settings)
-    return Outcome({"best_pairs": table}, {}, text, found["protein"].nunique(), files=files)
+    return Outcome({"best_pairs": table}, {}, text, found["protein"].nunique(), files=files, pictures=pictures)
 
 
 def _protein(
@@ -134,10 +142,24 @@ def _origin(found: Labelled | str) -> tuple[str, str]:
     return (file, chain) if mark else ("", "")
 
 
+def _picture(stored: StoredProtein, name: str, inputs: Inputs, settings: Settings) -> Figure:
+    """The map, its best pairs and, where a structure is known, the contacts; read when it is drawn."""
+    found = inputs.structures_if_any.find(stored)
+    return picture(
+        stored, stored.array(name), found if isinstance(found, Labelled) else None, pairs=settings.pairs,
+        atom=settings.atom, cutoff=settings.cutoff,
+    )  # fmt: skip
+
+
+def _name(best: BestPairs, store: str, between: str) -> str:
+    """The name of a map's files, without suffix: protein and map, and the store where there are several."""
+    return between.join(filter(None, [key_of(store) if store else "", f"{key_of(best.protein)}.{best.map}"]))
+
+
 def _files(best: BestPairs, store: str, settings: Settings) -> dict[str, bytes]:
     """The files of one map, scripts only where the structure's residues are known."""
-    place = "/".join(filter(None, ["pairs", key_of(store) if store else "", f"{key_of(best.protein)}.{best.map}"]))
-    chosen = [each for each in settings.formats if each not in SCRIPTS or best.numbers]
+    place = f"pairs/{_name(best, store, '/')}"
+    chosen = [each for each in settings.formats if each in FORMATS and (each not in SCRIPTS or best.numbers)]
     return {f"{place}.{FORMATS[each][0]}": FORMATS[each][1](best).encode() for each in chosen}
 
 

@@ -28,8 +28,11 @@ from plmjac.config import Keys
 from plmjac.evaluation.base import Inputs, Outcome, Row, Store
 from plmjac.evaluation.scoring import NoCouplings, couplings_of, scored, stored_proteins
 from plmjac.evaluation.tables import lines_of, not_scored, with_interval
+from plmjac.metrics import scored_pairs
 from plmjac.models.caution import SHIPPED
 from plmjac.store import StoredProtein
+
+READS_STRUCTURES = False
 
 MIN_PAIRS = 50
 """Fewer pairs than this say nothing about the noise."""
@@ -105,11 +108,12 @@ def _measured(stored: StoredProtein, settings: Settings) -> Iterator[Row]:
     if "contacts" not in stored.names:
         yield {"reason": "its contact map was not kept; run predict with keep=[contacts]"}
         return
-    first, second = np.triu_indices(len(stored), settings.min_separation)
+    contacts = stored.contacts
+    first, second = scored_pairs(contacts, settings.min_separation)
     if len(first) < MIN_PAIRS:
         yield {"pairs": len(first), "reason": f"fewer than {MIN_PAIRS} pairs with |i-j| >= {settings.min_separation}"}
         return
-    scores = stored.contacts[first, second].astype(np.float64)
+    scores = contacts[first, second].astype(np.float64)
     deviation = scores - np.median(scores)
     quiet = deviation < 0
     noise = np.concatenate([deviation[quiet], -deviation[quiet]])

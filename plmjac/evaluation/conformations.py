@@ -29,6 +29,7 @@ from plmjac.draws import generator
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Store
 from plmjac.evaluation.scoring import Unscored, stored_proteins
 from plmjac.evaluation.structures import PlacedStructure
+from plmjac.evaluation.tables import number
 from plmjac.files import nearest
 from plmjac.metrics import ranking
 from plmjac.readouts import maps
@@ -157,6 +158,9 @@ def class_scores(
     """
     values = scores[both.first, both.second].astype(np.float64)
     known = np.isfinite(values)
+    if not known.any():
+        yield {**facts, "reason": "the map has no score for any pair that both structures resolve"}
+        return
     spread = float(values[known].std()) or 1.0
     standard = (values - values[known].mean()) / spread
     place = _places(scores, both)
@@ -365,13 +369,14 @@ def _printed(table: pd.DataFrame, both: Conformations, settings: Settings) -> st
             line["of"] = by_class["both"]["protein"]
         line["sequences"] = "" if pd.isna(by_class["both"]["sequences"]) else f"{int(by_class['both']['sequences']):,}"
         line["precision"] = f"{sum(row['precision'] for row in by_class.values()):.2f}"
-        line["both"] = f"{by_class['both']['recall']:.2f}"
+        line["both"] = number(by_class["both"]["recall"], ".2f")
         for name in CLASSES[1:]:
             row = by_class[name]
-            line[name] = f"{row['recall']:.2f} [{row['null low']:.2f}, {row['null high']:.2f}]"
-        line["scores"] = " / ".join(f"{by_class[name]['mean score']:.1f}" for name in CLASSES)
-        line["p"] = f"{by_class['only A']['p']:.3g}"
-        line["p of score"] = f"{by_class['only A']['p of score']:.3g}"
+            told = f"{row['recall']:.2f} [{row['null low']:.2f}, {row['null high']:.2f}]"
+            line[name] = "-" if pd.isna(row["recall"]) else told
+        line["scores"] = " / ".join(number(by_class[name]["mean score"], ".1f") for name in CLASSES)
+        line["p"] = number(by_class["only A"]["p"], ".3g")
+        line["p of score"] = number(by_class["only A"]["p of score"], ".3g")
         shown.append(line)
     if shown:
         lines.append(pd.DataFrame(shown).to_string(index=False))

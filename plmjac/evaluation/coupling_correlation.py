@@ -27,6 +27,8 @@ from plmjac.evaluation.scoring import NoCouplings, couplings_of, scored, stored_
 from plmjac.evaluation.tables import lines_of, not_scored, with_interval
 from plmjac.store import StoredProtein
 
+READS_STRUCTURES = False
+
 PAPER = {"8M": (0.075, 0.174, 0.214, 0.229, 0.229), "35M": (0.110, 0.264, 0.328, 0.356, 0.360),
          "150M": (0.134, 0.325, 0.404, 0.435, 0.439), "3B": (0.130, 0.332, 0.419, 0.452, 0.456)}  # fmt: skip
 """Means of the paper over 1,431 proteins at cut-offs 0, 1, 2, 3, 4 (read off the figure, +- 0.003), by ESM-2's size."""

@@ -24,6 +24,7 @@ from plmjac.config import Keys
 from plmjac.evaluation.base import EvaluationError, Inputs, Outcome, Row, Store
 from plmjac.evaluation.scoring import Unscored, stored_proteins
 from plmjac.evaluation.structures import Labelled, touching
+from plmjac.metrics import scored_pairs
 from plmjac.records import Atom
 from plmjac.store import CorruptStoreError, StoredProtein
 
@@ -107,11 +108,14 @@ def null_maps(stored: StoredProtein, nulls: Sequence[Store], name: str) -> list[
 def rate_map(
     scores: Float[np.ndarray, "L L"], nulls: Sequence[Float[np.ndarray, "L L"]], min_separation: int
 ) -> Float64[np.ndarray, "L L"]:
-    """The false discovery rate of each pair i < j of a map by its null maps; NaN nearer than `min_separation`."""
-    first, second = np.triu_indices(len(scores), k=min_separation)
+    """The false discovery rate of each pair i < j of a map by its null maps; NaN nearer than `min_separation`.
+
+    NaN, too, for pairs without a score; those of the null maps do not count.
+    """
+    first, second = scored_pairs(scores, min_separation)
     rates: Float64[np.ndarray, "L L"] = np.full(scores.shape, np.nan)
     if len(first) and nulls:
-        null = np.concatenate([each[first, second] for each in nulls])
+        null = np.concatenate([each[scored_pairs(each, min_separation)] for each in nulls])
         rates[first, second] = false_discovery_rates(scores[first, second].astype(np.float64), null)
     return rates
 
@@ -140,10 +144,10 @@ def _protein(
     there = null_maps(stored, nulls, settings.map)
     if not there:
         return nothing, {"nulls": 0, "reason": f"no null store has a map of it ({settings.map}, same length)"}
-    first, second = np.triu_indices(len(stored), k=settings.min_separation)
+    whole = stored.array(settings.map).astype(np.float64)
+    first, second = scored_pairs(whole, settings.min_separation)
     if not len(first):
         return nothing, {"nulls": len(there), "reason": "no pair of residues that far apart"}
-    whole = stored.array(settings.map).astype(np.float64)
     scores, rate = whole[first, second], rate_map(whole, there, settings.min_separation)[first, second]
     order = np.argsort(-scores, kind="stable")
     best = order[: max(1, round(settings.pairs * len(stored)))]
@@ -202,7 +206,9 @@ def _printed(proteins: pd.DataFrame, rates: pd.DataFrame, null: Sequence[Store],
         "pairs / L: of the listed pairs, at this false discovery rate or below; no contact: share of them that do not "
         f"touch in the structure ({settings.atom} < {settings.cutoff:g} A), where it is known",
         "",
-        rates.to_string(index=False, float_format="{:.3f}".format) if len(rates) else "nothing could be scored",
+        rates.to_string(index=False, float_format="{:.3f}".format, na_rep="-")
+        if len(rates)
+        else "nothing could be scored",
     ]
     scored = proteins[proteins["reason"] == ""]
     if 0 < len(scored) <= 30:

@@ -71,10 +71,10 @@ def interchain_hits(
 ) -> Bool[np.ndarray, " N"]:
     """For the resolved pairs (i in `first`, j in `second`) from the highest score down: whether each is a contact.
 
-    Spans are half-open. Ties keep the order of the pairs, i then j.
+    Spans are half-open. Ties keep the order of the pairs, i then j; pairs without a score (NaN) are left out.
     """
     rows, columns = slice(*first), slice(*second)
-    known = np.outer(contacts.resolved[rows], contacts.resolved[columns])
+    known = np.outer(contacts.resolved[rows], contacts.resolved[columns]) & ~np.isnan(scores[rows, columns])
     order = np.argsort(-scores[rows, columns][known], kind="stable")
     hits: Bool[np.ndarray, " N"] = contacts.pairs[rows, columns][known][order]
     return hits
@@ -125,24 +125,24 @@ def _scored(protein: Labelled, chains: Chains, contacts: Contacts) -> Iterator[R
                 "P@L/5": precision_at(hits, size // 5),
                 "P@L/10": precision_at(hits, size // 10),
                 "chance": chance(hits),
-                "reason": _reason(hits),
+                "reason": _reason(hits, all(contacts.resolved[slice(*span)].any() for span in (first, second))),
             }
 
 
 def _maps(protein: Labelled) -> Iterator[tuple[str, Float[np.ndarray, "L L"]]]:
-    """The stored maps; and the norms of the Jacobian's couplings, to be corrected block by block."""
+    """The stored maps; and the norms of a whole Jacobian's couplings, to be corrected block by block."""
     for name in protein.maps:
         yield name, protein.array(name)
-    if "jacobian" in protein.stored.names:
+    if "jacobian" in protein.stored.names and not protein.stored.partly:
         jacobian = torch.from_numpy(protein.stored.completed)
         reduction = Reduction(jacobian)
         reduction.add(0, jacobian)
         yield BLOCK_APC, reduction.norms().numpy()
 
 
-def _reason(hits: Bool[np.ndarray, " N"]) -> str:
+def _reason(hits: Bool[np.ndarray, " N"], is_resolved: bool) -> str:
     if len(hits) == 0:
-        return "a chain without resolved residues"
+        return "no pair of these chains was computed" if is_resolved else "a chain without resolved residues"
     return "" if hits.any() else "no contact between these chains"
 
 

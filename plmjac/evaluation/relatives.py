@@ -95,8 +95,7 @@ class Reference:
         """The precisions of a map among the pairs that it has; L is the length of the reference."""
         there = np.isfinite(scores).any(axis=0)
         known = Contacts(self.contacts.pairs, self.contacts.resolved & there)
-        hits = hits_in(ranking(np.where(np.isfinite(scores), scores, -np.inf)), known, *RANGES[separations])
-        return scores_of(hits, len(self))
+        return scores_of(hits_in(ranking(scores), known, *RANGES[separations]), len(self))
 
 
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:

@@ -95,9 +95,11 @@ class NoCouplings(ValueError):
 
 
 def couplings_of(stored: StoredProtein) -> Float32[np.ndarray, "L 20 L 20"]:
-    """The centred, symmetrised Jacobian. Raises NoCouplings where it was not kept, or is of fewer substitutions."""
+    """The centred, symmetrised Jacobian. Raises NoCouplings where it was not kept, or is not whole."""
     if "jacobian" not in stored.names:
         raise NoCouplings("its Jacobian was not kept; run predict with keep=[contacts,jacobian]")
+    if stored.partly:
+        raise NoCouplings(stored.partly)
     raw = stored.jacobian
     if raw.shape[1] != raw.shape[3]:
         raise NoCouplings(

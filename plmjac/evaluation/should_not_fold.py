@@ -26,6 +26,8 @@ from plmjac.plots.surfaces import Profile, surface_profiles, surface_summary
 from plmjac.records import Atoms
 from plmjac.surface import Surface, surface
 
+READS_STRUCTURES = False
+
 
 class Settings(Keys):
     """The keys of conf/evaluation/should_not_fold.yaml."""

@@ -19,13 +19,13 @@ from plmjac.inference.memory import forecast
 from plmjac.inference.rates import Way, compiling_saves, gpu_times
 from plmjac.inference.resolve import cost_of, device_of, precision_on
 from plmjac.inference.settings import PredictSettings
-from plmjac.inference.tasks import Task, build_task
+from plmjac.inference.tasks import Task, blocks, build_task
 from plmjac.jacobian import mutants_per_forward
 from plmjac.models import ModelSize, size_of
 from plmjac.models.caution import caution
 from plmjac.records import Protein
 from plmjac.store import read_manifest, stored_proteins
-from plmjac.workplan import Limit, ManifestRow, manifest, planned
+from plmjac.workplan import Limit, ManifestRow, Portion, manifest, planned, whole
 
 CPU_SHARE = 0.5
 
@@ -48,8 +48,12 @@ def forecast_of(settings: PredictSettings, dataset: Dataset) -> Iterator[str]:
     todo = [row for row in rows if row.status == "pending" and not row.alias_of and row.key in mine]
     if settings.shard:
         yield f"shard     {settings.shard}: {len(mine)} proteins, of which {len(todo)} are to be computed"
+        for row in todo:
+            if number := len(mine[row.key].starts):
+                of = f"{number} of {len(task.items(row))} blocks of rows"
+                yield f"          of {row.id} {of}, the rest in other shards"
     if todo:
-        yield from _work(todo, settings, task, model, limit)
+        yield from _work([mine[row.key] for row in todo], settings, task, model, limit)
     for row in rows:
         if row.status in ("failed", "skipped"):
             yield f"{row.status:8s}  {row.id}: {row.reason} [{row.source}]"
@@ -57,9 +61,9 @@ def forecast_of(settings: PredictSettings, dataset: Dataset) -> Iterator[str]:
 
 def _rows(
     settings: PredictSettings, dataset: Dataset, task: Task, model: ModelSize, limit: Limit
-) -> tuple[list[ManifestRow], Counter[str], set[str]]:
+) -> tuple[list[ManifestRow], Counter[str], dict[str, Portion]]:
     """The manifest as predict would write it now, the number of records under each reason to run or not to run, and
-    the keys of this shard's proteins."""
+    this shard's portions by key."""
     earlier = read_manifest(settings.store)
     failed_before = {row.key for row in earlier if row.status == "failed"}
 
@@ -69,7 +73,9 @@ def _rows(
 
     stored = stored_proteins(settings.store, earlier)
     rows = manifest(dataset, limit=limit, cost=cost, stored=stored)
-    mine = {row.key for row in (settings.shard.of(rows) if settings.shard else planned(rows))}
+    shard = settings.shard
+    portions = shard.of(rows, lambda row: blocks(task, row)) if shard else whole(planned(rows))
+    mine = {portion.row.key: portion for portion in portions}
     reasons: Counter[str] = Counter()
     for row in rows:
         if row.status == "done":
@@ -84,16 +90,21 @@ def _rows(
 
 
 def _work(
-    rows: list[ManifestRow], settings: PredictSettings, task: Task, model: ModelSize, limit: Limit
+    portions: list[Portion], settings: PredictSettings, task: Task, model: ModelSize, limit: Limit
 ) -> Iterator[str]:
+    rows = [portion.row for portion in portions]
     lengths = [row.length for row in rows]
-    forwards = [task.forwards(row.id, row.length) for row in rows]
+    parts = [portion.cost / row.cost if row.cost else 1.0 for portion, row in zip(portions, rows, strict=True)]
+    forwards = [round(task.forwards(row.id, row.length) * part) for row, part in zip(rows, parts, strict=True)]
     each = [model.flops(min(length, limit.window or length)) for length in lengths]
     flops = sum(number * cost for number, cost in zip(forwards, each, strict=True))
     yield f"residues  {sum(lengths):,} (lengths {min(lengths)} to {max(lengths)})"
     if cut := [length for length in lengths if len(limit.windows(length)) > 1]:
         number = sum(len(limit.windows(length)) for length in cut)
         yield f"windows   {number} of {limit.window} residues, of {len(cut)} proteins"
+    if limit.positions:
+        start, stop = limit.positions
+        yield f"positions {start}:{stop}, counted from 0: {stop - start} residues of each protein are mutated"
     yield f"forwards  {sum(forwards):,}{task.certainty}"
     yield f"FLOPs     {flops:.3g}"
     rate = measured_rate() * CPU_SHARE
@@ -116,12 +127,19 @@ def _gpu_times(flops: float | int, length: float, settings: PredictSettings, mod
         yield f"            ({each.source})"
 
 
-def jacobian_memory(longest: int, settings: PredictSettings, model: ModelSize) -> str:
+def jacobian_memory(longest: int, mutated: int, settings: PredictSettings, model: ModelSize) -> str:
     """The memory of a run of Jacobians whose longest protein has so many residues, in words."""
     kind = _kind(settings)
     max_tokens = settings.max_tokens or max(CANDIDATES[kind])
     memory = forecast(
-        model, longest, settings.substitutions, settings.keep, max_tokens, settings.rows_per_chunk, kind=kind
+        model,
+        longest,
+        settings.substitutions,
+        settings.keep,
+        max_tokens,
+        settings.rows_per_chunk,
+        kind=kind,
+        mutated=mutated,
     )
     # Where the number of tokens is still to be measured, as large a forward is tried, whatever the proteins.
     tried = 0 if settings.max_tokens else model.of_logits(mutants_per_forward(LENGTH, max_tokens), LENGTH)

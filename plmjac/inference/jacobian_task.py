@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -20,6 +21,8 @@ from plmjac.attention import Head, attention_scores, read_heads
 from plmjac.datasets import Dataset
 from plmjac.files import UsageError
 from plmjac.inference.forecast import jacobian_memory
+from plmjac.inference.launch import Kind
+from plmjac.inference.memory import forecast
 from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Answer
 from plmjac.jacobian import (
@@ -74,18 +77,30 @@ class _Window:
 
     start: int
     stop: int
+    rows: tuple[int, int]
+    """The residues first <= i < last of the protein that are mutated in it."""
     tokens: Int64[Tensor, " W"]
-    positions: Int64[Tensor, " W"] | None
+    indices: Int64[Tensor, " W"] | None
     compared: dict[str, Tensor]
     reduction: Reduction | None = None
-    strength: Float[Tensor, "W W"] | None = None
+    strength: Float[Tensor, "R W"] | None = None
 
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def rows_in(self, start: int, stop: int) -> tuple[int, int]:
-        """The rows that the window has in a block, as indices into the window."""
-        return max(start, self.start) - self.start, min(stop, self.stop) - self.start
+    @property
+    def num_rows(self) -> int:
+        """The number of residues that are mutated in it."""
+        return self.rows[1] - self.rows[0]
+
+    def rows_in(self, item: WorkItem) -> tuple[int, int]:
+        """The rows first <= i < last of a block that the window has; none where first >= last."""
+        return max(item.start, self.rows[0]), min(item.stop, self.rows[1])
+
+    def place(self, item: WorkItem) -> tuple[slice, slice]:
+        """Its rows and columns in an array of the protein's rows that are computed."""
+        first = item.rows[0]
+        return slice(self.rows[0] - first, self.rows[1] - first), slice(self.start, self.stop)
 
 
 @dataclass(eq=False)
@@ -162,13 +177,14 @@ class JacobianTask:
             raise UsageError(str(error)) from error
 
     def forwards(self, identifier: str, length: int) -> int:
-        """The wild type's forward, and those of the mutants at every position, in each window."""
+        """The wild type's forward, and those of the mutants at every position that is mutated, in each window."""
         per_residue = self.substitutions.forwards_per_residue
-        return sum(forwards(stop - start, per_residue) for start, stop in self._limit.windows(length))
+        return sum(forwards(last - first, per_residue) for first, last in self._limit.rows_of_windows(length))
 
     def items(self, row: ManifestRow) -> list[WorkItem]:
         """Blocks of rows, each a chunk of the store."""
-        return work_items(row, self.rows_per_chunk, self.substitutions.num_letters)
+        rows = self._limit.rows(row.length)
+        return work_items(row, self.rows_per_chunk, self.substitutions.num_letters, rows)
 
     def setup(self, items: list[WorkItem]) -> None:
         """Nothing is needed beforehand."""
@@ -176,15 +192,47 @@ class JacobianTask:
     def num_bytes(self, identifier: str, length: int, size: ModelSize) -> int:
         """Bytes of the arrays that are kept, before compression."""
         letters = self.substitutions.num_letters
-        pairs = num_pairs(length, self.couplings_per_residue)
-        sizes = {"L": length, "P": pairs, "A": letters, "layers": size.num_layers, "heads": size.num_heads}
+        first, last = self._limit.rows(length)
+        sizes = {
+            "L": length, "R": last - first, "P": num_pairs(length, self.couplings_per_residue), "A": letters,
+            "layers": size.num_layers, "heads": size.num_heads,
+        }  # fmt: skip
         return sum(spec.num_bytes(sizes) for spec in kept_for(self.keep))
 
     def memory(self, rows: list[ManifestRow], settings: PredictSettings, size: ModelSize) -> str:
         """Memory at the peak, tensor by tensor."""
         longest = max(row.length for row in rows)
-        told = jacobian_memory(min(longest, self._limit.window or longest), settings, size)
+        most = max(last - first for first, last in self._limit.rows_of_windows(longest))
+        told = jacobian_memory(min(longest, self._limit.window or longest), most, settings, size)
         return told if len(self._limit.windows(longest)) == 1 else f"{told}, of one window; up to three are held"
+
+    def peak(self, length: int, max_tokens: int, size: ModelSize, kind: Kind) -> int:
+        """Bytes at the peak; of a protein in windows of two of these, for as many are held, and the maps joined."""
+        windows, rows = self._limit.windows(length), self._limit.rows_of_windows(length)
+        each = forecast(
+            size, max(stop - start for start, stop in windows), self.substitutions, self.keep, max_tokens,
+            self.rows_per_chunk, kind=kind, mutated=max(last - first for first, last in rows),
+        )  # fmt: skip
+        return each.peak if len(windows) == 1 else each.peak + each.jacobian + 3 * 4 * length**2
+
+    @property
+    def can_share(self) -> bool:
+        """True where there are mutants to run."""
+        return self.substitutions.forwards_per_residue > 0
+
+    def compute_apart(
+        self,
+        model: LanguageModel,
+        item: WorkItem,
+        max_tokens: int,
+        on_forward: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """Compute one block of rows, whichever came before, and keep it for the process that completes the protein."""
+        if self._protein is None or self._protein.key != item.key:
+            self._protein = None
+            self._protein, _ = self._begin(model, item)
+        per_forward = self._per_forward(item)
+        self._parts(model, item, self._protein, max_tokens, lambda count: on_forward(count * per_forward))
 
     def compute(
         self,
@@ -195,9 +243,7 @@ class JacobianTask:
     ) -> Answer:
         """One block of rows; the first of a protein brings the wild type's readouts, the last its contact maps."""
         arrays: dict[str, Tensor] = {}
-        windows = self._limit.windows(len(item.sequence))
-        number = sum(max(0, min(item.stop, stop) - max(item.start, start)) for start, stop in windows)
-        per_forward = 1 / max(1, self.substitutions.forwards_per_residue * number)
+        per_forward = self._per_forward(item)
         if item.is_first:
             self._protein = None  # its memory goes before that of the next is taken
             self._protein, arrays = self._begin(model, item)
@@ -214,41 +260,46 @@ class JacobianTask:
                 self._reduce(item, protein, window, blocks)
             if item.is_last:
                 self._protein = None
-                length = len(item.sequence)
-                arrays |= {name: _joined(maps, windows, length, (0, 1)) for name, maps in protein.maps.items()}
+                shape = (item.rows[1] - item.rows[0], len(item.sequence))
+                places = [window.place(item) for window in protein.windows]
+                arrays |= {name: _joined(maps, places, shape) for name, maps in protein.maps.items()}
                 arrays |= protein.couplings
         except torch.cuda.OutOfMemoryError as error:  # which smaller forwards would not mend
             raise RuntimeError(f"out of memory for the Jacobian of {len(item.sequence)} residues: {error}") from None
-        return Answer(item, arrays, {} if len(windows) == 1 else {"windows": [list(window) for window in windows]})
+        return Answer(item, arrays, self._limit.attributes(len(item.sequence)))
+
+    def _per_forward(self, item: WorkItem) -> float:
+        """The share of an item's forwards that one is."""
+        of_windows = self._limit.rows_of_windows(len(item.sequence))
+        number = sum(max(0, min(item.stop, last) - max(item.start, first)) for first, last in of_windows)
+        return 1 / max(1, self.substitutions.forwards_per_residue * number)
 
     def _begin(self, model: LanguageModel, item: WorkItem) -> tuple[_Protein, dict[str, Tensor]]:
         """The wild type's own forward: what mutants are compared to, and what of it goes to the store."""
         residues = encode(item.sequence)
         tokens = torch.from_numpy(residues).to(model.device)
-        indices = item.chains.positions() if item.chains else None
-        positions = None if indices is None else torch.from_numpy(indices).to(model.device)
-        spans, length = self._limit.windows(len(residues)), len(residues)
+        told = item.chains.positions() if item.chains else None
+        indices = None if told is None else torch.from_numpy(told).to(model.device)
+        length = len(residues)
         windows: list[_Window] = []
         logits: list[Tensor] = []
         parts: dict[str, list[Tensor]] = {spec.name: [] for spec in self.of_wild_type}
-        for start, stop in spans:
-            part, places = tokens[start:stop], None if positions is None else positions[start:stop]
+        spans = self._limit.windows(length)
+        for (start, stop), rows in zip(spans, self._limit.rows_of_windows(length), strict=True):
+            part, places = tokens[start:stop], None if indices is None else indices[start:stop]
             read = {name: value[0] for name, value in model.read(part[None], self.read, places, self.heads).items()}
             for spec in self.of_wild_type:
                 parts[spec.name].append(spec.computed(*(read[name].float() for name in spec.reads)))
             compared = {name: read[name].float() for name in self.compared}
-            windows.append(_Window(start, stop, part, places, compared))
             logits.append(compared["logits"])
-        arrays = {
-            spec.name: _joined(
-                parts[spec.name], spans, length, [at for at, axis in enumerate(spec.shape) if axis == "L"]
-            )
-            for spec in self.of_wild_type
-        }
-        chosen = self.substitutions.letters(residues, _joined(logits, spans, length, [0]).cpu().numpy())
+            if rows[0] < rows[1]:
+                windows.append(_Window(start, stop, rows, part, places, compared))
+        arrays = {spec.name: _of_protein(parts[spec.name], spans, spec.shape, length) for spec in self.of_wild_type}
+        of_protein = _of_protein(logits, spans, ("L", "20"), length)
+        chosen = self.substitutions.letters(residues, of_protein.cpu().numpy())
         letters = torch.from_numpy(chosen).to(model.device)
         if self.substitutions.keeps_letters:
-            arrays["letters"] = letters
+            arrays["letters"] = letters[slice(*item.rows)]
         return _Protein(item.key, letters, windows), arrays
 
     def _parts(
@@ -262,17 +313,19 @@ class JacobianTask:
         """Of each window with rows in the block these rows (R, A, W, 20) and, where the representation is compared, the
         strengths (R, W) of its changes.
 
-        From an earlier run that was killed after it, or computed, and kept if that took long.
+        From disk, where an earlier run that was killed or another process kept it, of these very letters; or computed,
+        and kept if that took long or others share the protein.
         """
-        there = [window for window in protein.windows if window.start < item.stop and window.stop > item.start]
+        there = [window for window in protein.windows if range(*window.rows_in(item))]
         shapes: list[tuple[int, ...]] = []
         for window in there:
-            first, last = window.rows_in(item.start, item.stop)
+            first, last = window.rows_in(item)
             each = [(last - first, protein.letters.shape[1], len(window), NUM_AMINO_ACIDS), (last - first, len(window))]
             shapes += each[: len(self.compared)]
         size = len(self.compared)
-        earlier = self.saved.load(item, shapes) if self.saved else None
-        if earlier is not None:
+        letters = protein.letters[item.start : item.stop].cpu().numpy().astype(np.float32)
+        earlier = self.saved.load(item, [letters.shape, *shapes]) if self.saved else None
+        if earlier is not None and np.array_equal(earlier.pop(0), letters):
             on_forward(self.substitutions.forwards_per_residue * sum(shape[0] for shape in shapes[::size]))
             loaded = [torch.from_numpy(block).to(model.device) for block in earlier]
             return [(window, loaded[size * at : size * (at + 1)]) for at, window in enumerate(there)]
@@ -280,8 +333,9 @@ class JacobianTask:
         parts = [(window, self._changes(model, item, protein, window, max_tokens, on_forward)) for window in there]
         now = time.monotonic()
         takes_long = now - began > SAVE_SECONDS or now - protein.kept > SAVE_EVERY_SECONDS
-        if self.saved and takes_long and not (item.is_first and item.is_last):
-            self.saved.save(item, *(block.cpu().numpy() for _, blocks in parts for block in blocks))
+        is_worth_it = takes_long and not (item.is_first and item.is_last)
+        if self.saved and (is_worth_it or item.role == "shared"):
+            self.saved.save(item, letters, *(block.cpu().numpy() for _, blocks in parts for block in blocks))
             protein.kept = time.monotonic()
         return parts
 
@@ -295,10 +349,12 @@ class JacobianTask:
         on_forward: Callable[[int], None],
     ) -> list[Tensor]:
         """The rows of the block that are in one window, computed."""
+        first, last = window.rows_in(item)
         made = changes(
-            lambda batch: model.read(batch, self.compared, window.positions),
+            lambda batch: model.read(batch, self.compared, window.indices),
             window.tokens,
-            *window.rows_in(item.start, item.stop),
+            first - window.start,
+            last - window.start,
             wild_type=window.compared,
             letters=protein.letters[window.start : window.stop],
             max_tokens=max_tokens,
@@ -311,19 +367,20 @@ class JacobianTask:
 
     def _reduce(self, item: WorkItem, protein: _Protein, window: _Window, blocks: list[Tensor]) -> None:
         """Add the rows of a window to its maps that are kept; with its last row, put them with those of the protein."""
-        rows, (first, last) = blocks[0], window.rows_in(item.start, item.stop)
+        rows, (first, last) = blocks[0], window.rows_in(item)
+        begin, at = window.rows[0] - window.start, first - window.rows[0]
         if self.keep & {"contacts", "couplings"}:
             if window.reduction is None:
-                is_whole = len(rows) == len(window) and not self.substitutions.keeps_letters
+                is_whole = len(rows) == window.num_rows and not self.substitutions.keeps_letters
                 number = NUM_AMINO_ACIDS if self.substitutions.keeps_letters else rows.shape[1]
-                buffer = rows if is_whole else rows.new_empty(len(window), number, *rows.shape[2:])
-                window.reduction = Reduction(buffer)
-            self._add(protein, window, window.reduction, first, rows)
+                buffer = rows if is_whole else rows.new_empty(window.num_rows, number, *rows.shape[2:])
+                window.reduction = Reduction(buffer, begin)
+            self._add(protein, window, window.reduction, at, rows)
         if len(blocks) > 1:
             if window.strength is None:
-                window.strength = blocks[1].new_empty(len(window), len(window))
-            window.strength[first:last] = blocks[1]
-        if last < len(window):
+                window.strength = blocks[1].new_empty(window.num_rows, len(window))
+            window.strength[at : at + len(rows)] = blocks[1]
+        if last < window.rows[1]:
             return
         if window.reduction is not None:
             scores = window.reduction.contact_map()
@@ -336,48 +393,55 @@ class JacobianTask:
                     "couplings": window.reduction.couplings(best, partner),
                 }
         if window.strength is not None:
-            protein.maps.setdefault("representation", []).append(representation_map(window.strength))
+            protein.maps.setdefault("representation", []).append(representation_map(window.strength, begin))
         window.reduction = window.strength = None
 
-    def _add(self, protein: _Protein, window: _Window, reduction: Reduction, first: int, rows: Tensor) -> None:
+    def _add(self, protein: _Protein, window: _Window, reduction: Reduction, at: int, rows: Tensor) -> None:
         """Rows of fewer amino acids take their places among all 20, some at a time."""
         if not self.substitutions.keeps_letters:
-            reduction.add(first, rows)
+            reduction.add(at, rows)
             return
-        letters = protein.letters[window.start : window.stop]
+        mutated = slice(*window.rows)
+        letters, tokens = protein.letters[mutated], window.tokens[mutated.start - window.start :][: window.num_rows]
         step = max(1, BLOCK_BYTES // (4 * NUM_AMINO_ACIDS**2 * len(window)))
-        for at in range(0, len(rows), step):
-            some = rows[at : at + step]
-            here = slice(first + at, first + at + len(some))
-            reduction.add(first + at, among_all(some, letters[here], window.tokens[here]))
+        for done in range(0, len(rows), step):
+            some = rows[done : done + step]
+            here = slice(at + done, at + done + len(some))
+            reduction.add(at + done, among_all(some, letters[here], tokens[here]))
 
 
-def _joined(parts: Sequence[Tensor], windows: Sequence[tuple[int, int]], length: int, axes: Sequence[int]) -> Tensor:
-    """Arrays of windows, in which `axes` are residues, as that of the protein: the mean where windows overlap.
-
-    NaN for pairs that no window has. The array of a single window is that of the protein, to the last bit.
-    """
-    if len(windows) == 1:
-        return parts[0]
-    shape = [length if axis in axes else size for axis, size in enumerate(parts[0].shape)]
-    total = parts[0].new_zeros(shape)
-    count = parts[0].new_zeros([length if axis in axes else 1 for axis in range(len(shape))])
-    for part, (start, stop) in zip(parts, windows, strict=True):
-        place = tuple(slice(start, stop) if axis in axes else slice(None) for axis in range(len(shape)))
-        total[place] += part
-        count[place] += 1
-    return (total / count.clamp(min=1)).masked_fill_(count == 0, torch.nan)
+def _of_protein(
+    parts: Sequence[Tensor], windows: Sequence[tuple[int, int]], axes: Sequence[str], length: int
+) -> Tensor:
+    """Arrays of windows, whose axes L are residues of the window, as that of the protein."""
+    shape = [length if axis == "L" else size for axis, size in zip(axes, parts[0].shape, strict=True)]
+    places = [tuple(slice(*window) if axis == "L" else slice(None) for axis in axes) for window in windows]
+    return _joined(parts, places, shape)
 
 
 def _joined_rows(item: WorkItem, parts: list[tuple[_Window, list[Tensor]]]) -> Tensor:
-    """The rows of a block (R, A, L, 20) from those of the windows: the mean where they overlap, NaN where none is."""
-    first, length = parts[0][1][0], len(item.sequence)
-    if len(parts) == 1 and len(parts[0][0]) == length:
-        return first
-    total = first.new_zeros(item.stop - item.start, first.shape[1], length, first.shape[3])
-    count = first.new_zeros(len(total), 1, length, 1)
-    for window, blocks in parts:
-        begin, end = (window.start + row - item.start for row in window.rows_in(item.start, item.stop))
-        total[begin:end, :, window.start : window.stop] += blocks[0]
-        count[begin:end, :, window.start : window.stop] += 1
+    """The rows of a block (R, A, L, 20) from those of the windows."""
+    places = []
+    for window, _ in parts:
+        first, last = window.rows_in(item)
+        rows = slice(first - item.start, last - item.start)
+        places.append((rows, slice(None), slice(window.start, window.stop), slice(None)))
+    blocks = [of_window[0] for _, of_window in parts]
+    shape = (item.stop - item.start, blocks[0].shape[1], len(item.sequence), blocks[0].shape[3])
+    return _joined(blocks, places, shape)
+
+
+def _joined(parts: Sequence[Tensor], places: Sequence[tuple[slice, ...]], shape: Sequence[int]) -> Tensor:
+    """Arrays of windows in their places in that of the protein: the mean where windows overlap, NaN where none is.
+
+    The only one, if it fills the shape, is that of the protein, to the last bit.
+    """
+    if len(parts) == 1 and parts[0].shape == torch.Size(shape):
+        return parts[0]
+    total = parts[0].new_zeros(shape)
+    every = [all(place[axis] == slice(None) for place in places) for axis in range(len(shape))]
+    count = parts[0].new_zeros([1 if whole else size for whole, size in zip(every, shape, strict=True)])
+    for part, place in zip(parts, places, strict=True):
+        total[place] += part
+        count[place] += 1
     return total.div_(count.clamp(min=1)).masked_fill_(count == 0, torch.nan)

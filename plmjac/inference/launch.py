@@ -75,7 +75,10 @@ def read_launch(trainer: TrainerSettings, environment: MutableMapping[str, str] 
         )
     elif trainer.name == "slurm":
         if "SLURM_PROCID" not in environment:
-            raise LaunchError("trainer=slurm needs srun: start it with scripts/predict.sbatch, or use trainer=auto")
+            raise LaunchError(
+                "trainer=slurm needs srun: start it with predict.sbatch, which `plmjac examples FOLDER` has, or use "
+                "trainer=auto"
+            )
         tasks = _number(environment, "SLURM_NTASKS", "1")
         nodes = _number(environment, "SLURM_STEP_NUM_NODES", environment.get("SLURM_JOB_NUM_NODES", "1"))
         rank, local_rank = _number(environment, "SLURM_PROCID"), _number(environment, "SLURM_LOCALID", "0")

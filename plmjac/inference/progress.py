@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
 from plmjac import interruption
+from plmjac.inference.tasks import Passed
 from plmjac.records import WorkItem
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Progress(Callback):
         if not trainer.is_global_zero:
             return
         proteins = len({item.key for item in self.items})
-        residues = sum(item.stop - item.start for item in self.items)
+        residues = sum(item.stop - item.start for item in self.items if item.role != "joined")
         threads = f" with threads={torch.get_num_threads()}" if pl_module.device.type == "cpu" else ""
         share = f" (this rank's share of {trainer.world_size})" if trainer.world_size > 1 else ""
         log.info("to compute: %s, %d residues, on %s%s%s", count(proteins), residues, pl_module.device, threads, share)
@@ -60,6 +61,8 @@ class Progress(Callback):
 
     def advance(self, item: WorkItem, share: float) -> None:
         """Note that this share of an item's forwards was run."""
+        if item.role == "joined":  # these forwards were counted
+            return
         rows = item.stop - item.start
         step = min(share * item.cost, self.total - self.done)
         self.residues += share * rows
@@ -88,7 +91,7 @@ class Progress(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count proteins, and tell the logger now and then."""
-        if not batch.is_last:
+        if not batch.is_last or isinstance(outputs, Passed):
             return
         self.proteins += 1
         now = time.monotonic()

@@ -22,6 +22,8 @@ from plmjac.datasets import Dataset, Record
 from plmjac.datasets.by_id import ById
 from plmjac.files import UsageError
 from plmjac.inference.forecast import in_bytes
+from plmjac.inference.launch import Kind
+from plmjac.inference.memory import forecast
 from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Answer
 from plmjac.jacobian import categorical_jacobian, contact_map, mutants_per_forward
@@ -31,6 +33,7 @@ from plmjac.records import Coordinates, Protein, Segment, WorkItem
 from plmjac.schedules import AnySchedule, Contexts, contexts, is_usable, num_contexts
 from plmjac.secondary_structure import fitted, secondary_structure
 from plmjac.segments import AnySegments, Evidence, Listed, Pairs, recoveries
+from plmjac.substitutions import AllSubstitutions
 from plmjac.workplan import Limit, ManifestRow, work_items
 
 log = logging.getLogger(__name__)
@@ -148,7 +151,7 @@ class RecoveryTask:
         """Bytes of one protein's arrays before compression."""
         possible = self.segments.possible(length, None)
         number, width = self.num_contexts(identifier, length), possible[0].size if possible else 22
-        sizes = {"N": 1, "W": width, "L": length}
+        sizes = {"N": 1, "W": width, "L": length, "R": length}
         return number * (16 + length + sum(READOUTS[name].num_bytes(sizes) for name in self.keep))
 
     def memory(self, rows: list[ManifestRow], settings: PredictSettings, size: ModelSize) -> str:
@@ -158,6 +161,12 @@ class RecoveryTask:
             return f"{in_bytes(1600 * longest**2)} for the Jacobian of the longest protein, besides model and forward"
         most = max(self.num_bytes(row.id, row.length, size) for row in rows)
         return f"{in_bytes(most)} for the contexts of one protein, besides model and forward"
+
+    def peak(self, length: int, max_tokens: int, size: ModelSize, kind: Kind) -> int:
+        """Bytes at the peak: of a Jacobian of the whole protein, or of one forward with contacts."""
+        if self.readout == "jacobian":
+            return forecast(size, length, AllSubstitutions(), ("contacts",), max_tokens, length, kind=kind).peak
+        return size.weights + size.of_maps(length, every_head=False)
 
     def compute(
         self,

@@ -61,19 +61,21 @@ class Run:
     def details_of(self, records: Iterable[Protein | Rejected | Filtered]) -> dict[str, Any]:
         """The details of a store that is begun now with these records.
 
-        On a GPU, where nobody chose, a run that is long enough to win back the time compiles its model; whether it did
-        is recorded.
+        On a GPU, where nobody chose, a run that is long enough to win back the time compiles its model, and takes what
+        was measured to be faster on this card (models/esm2_fused.py); both are recorded.
         """
         if not (self.settings.compiles_itself and self.kind == "cuda"):
             return self.details
         flops = sum(self.cost(record) for record in records if isinstance(record, Protein))
-        compiled = compiling_saves(flops) and self.model.use_compiled(True)
-        return {**self.details, "run": {**self.details["run"], "compiled": compiled}}
+        run = {**self.details["run"], "compiled": compiling_saves(flops) and self.model.use_compiled(True)}
+        if candidates := self.model.take(None):
+            run["candidates"] = candidates
+        return {**self.details, "run": run}
 
     def limits(self, recorded: Mapping[str, Any]) -> tuple[int, int]:
         """Tokens of a forward and CPU threads as the store's first run recorded them, so that bytes stay the same.
 
-        A model that the first run compiled, or did not, is compiled here or not.
+        A model that the first run compiled, or did not, is compiled here or not, with the candidates that it took.
 
         Where this run is on another kind of device, or was told otherwise, its own: then results agree within the
         tolerance of float32 and no closer, which is said.
@@ -82,9 +84,11 @@ class Run:
         threads = asked.threads or int(recorded["threads"])
         same_kind = recorded["device"] == kind
         tokens = asked.max_tokens or (int(recorded["max_tokens"]) if same_kind else DEFAULT_MAX_TOKENS[kind])
-        here = {"device": kind, "max_tokens": tokens, "threads": threads if kind == "cpu" else None}
+        here: dict[str, Any] = {"device": kind, "max_tokens": tokens, "threads": threads if kind == "cpu" else None}
         if "compiled" in recorded and same_kind:
             here["compiled"] = self.model.use_compiled(bool(recorded["compiled"]))
+        if "candidates" in recorded and same_kind:
+            here["candidates"] = self.model.take(recorded["candidates"])
         if changed := [f"{key}={value}" for key, value in here.items() if value not in (None, recorded[key])]:
             log.warning(
                 "the store was begun with %s, this run goes on with %s: results agree to 1e-5, not to the last bit",

@@ -15,6 +15,7 @@ from pathlib import Path
 from plmjac import interruption
 from plmjac.files import write_whole
 from plmjac.inference.resolve import Run
+from plmjac.inference.tasks import blocks
 from plmjac.records import Filtered, Protein, Rejected
 from plmjac.store import (
     SavedRows,
@@ -23,6 +24,7 @@ from plmjac.store import (
     StoreWriter,
     completed,
     create_or_check,
+    is_settled,
     lock,
     read_manifest,
     stored_proteins,
@@ -31,7 +33,7 @@ from plmjac.store import (
 from plmjac.store.layout import FAILED, MANIFEST, PENDING, digest, to_json
 from plmjac.store.lock import RUN
 from plmjac.store.under_way import LAST, REFUSED, count_deaths, refusal
-from plmjac.workplan import ManifestRow, Shard, manifest, merge, planned, remaining
+from plmjac.workplan import ManifestRow, Portion, Shard, manifest, merge, planned, portion_of, remaining, whole
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class Session:
         self.store = run.settings.store
         self.rows: list[ManifestRow] = []
         self.shard = run.settings.shard
-        self._mine: set[str] = set()
+        self._mine: dict[str, Portion] = {}
         self._guard: StoreLock | None = None
 
     @property
@@ -86,7 +88,9 @@ class Session:
             cost=self.run.cost,
             stored=stored_proteins(store, earlier),
         )
-        self._mine = {row.key for row in (shard.of(self.rows) if shard else planned(self.rows))}
+        task = self.run.task
+        mine = shard.of(self.rows, lambda row: blocks(task, row)) if shard else whole(planned(self.rows))
+        self._mine = {portion.row.key: portion for portion in mine}
         open_keys = {row.key for row in self.to_compute}
         deaths = count_deaths(store, None if is_alone else self.role, open_keys)
         if shard and not is_alone:
@@ -98,12 +102,29 @@ class Session:
                 write_whole(store / PLAN, self._plan(shard))
         self.rows = [_unless_it_kills(store, row, deaths.get(row.key, 0)) for row in self.rows]
         refused = [row for row in self.rows if row.status == "failed"]
-        writer.forget_failures(self._mine | {row.key for row in refused} if shard else None)
+        writer.forget_failures(self._mine.keys() | {row.key for row in refused} if shard else None)
         writer.record_refused(refused)
+        SavedRows(store).free_claims(None if is_alone else self.role)
         if shard:
+            starts = {row.key: self._mine[row.key].starts for row in self.to_compute}
+            write_whole(self._starts_file, to_json({key: list(each) for key, each in starts.items() if each}))
             write_manifest(store, self.to_compute, self.plan_file)
         if is_alone:
             write_manifest(store, merge(self._outcomes() if shard else self.rows, earlier, completed(store)))
+
+    @property
+    def _starts_file(self) -> Path:
+        """Says of the proteins in the plan's file that shards share which blocks of rows are this one's."""
+        return (self.store / self.plan_file).with_suffix(".json")
+
+    def read_plan(self) -> list[Portion]:
+        """On every rank: what this run, or shard, has to compute, as rank 0 wrote it down."""
+        shared: dict[str, list[int]] = json.loads(self._starts_file.read_bytes()) if self.shard else {}
+        portions = {part.row.key: part for part in whole(remaining(read_manifest(self.store, self.plan_file), ()))}
+        for key, starts in shared.items():
+            row = portions[key].row
+            portions[key] = portion_of(row, [item for item in blocks(self.run.task, row) if item.start in set(starts)])
+        return list(portions.values())
 
     def _plan(self, shard: Shard) -> bytes:
         """The plan that shards must have in common: their number, and every row but its status."""
@@ -149,8 +170,8 @@ class Session:
         """
         store, shard = self.store, self.shard
         said = time.monotonic()
-        waiting = self.to_compute
-        while waiting := [row for row in waiting if not _is_settled(store, row)]:
+        waiting = [row for row in self.to_compute if not self._mine[row.key].is_shared]
+        while waiting := [row for row in waiting if not is_settled(store, row.key)]:
             if time.monotonic() - said > 60:
                 log.info("waiting for %d proteins of other ranks", len(waiting))
                 said = time.monotonic()
@@ -163,7 +184,8 @@ class Session:
             count_deaths(store, self.role, {row.key for row in self.rows if row.status != "done"})
         if shard is None:
             return self.rows
-        (store / self.plan_file).unlink(missing_ok=True)
+        for path in (store / self.plan_file, self._starts_file):
+            path.unlink(missing_ok=True)
         primary = {row.key: row.alias_of or row.key for row in self.rows}
         is_first = shard.number == 1
         return [
@@ -184,10 +206,12 @@ def outcome_of(rows: list[ManifestRow]) -> str:
     """Counts of the records by status, in a line, and the first 50 that failed or were skipped, with the reason."""
     counts = Counter(row.status for row in rows)
     aliases = sum(1 for row in rows if row.alias_of and row.status == "done")
-    order = ("done", "failed", "skipped", "filtered")
+    order = ("done", "failed", "skipped", "filtered", "pending")
     text = [", ".join(f"{counts[status]} {status}" for status in order if counts[status]) or "no records"]
     if aliases:
         text[0] += f" ({aliases} with the sequence of another)"
+    pending = [row for row in rows if row.status == "pending" and not row.alias_of]
+    text += [f"  pending {row.id}: other shards have rows of it; the last to end completes it" for row in pending[:50]]
     unhappy = [row for row in rows if row.status in ("failed", "skipped")]
     text += [f"  {row.status} {row.id}: {row.reason} [{row.source}]" for row in unhappy[:50]]
     if len(unhappy) > 50:
@@ -205,10 +229,6 @@ def _unless_it_kills(store: Path, row: ManifestRow, deaths: int) -> ManifestRow:
     if deaths >= LAST:
         log.warning("%s: %d processes died while they computed it", row.id, deaths)
     return replace(row, status="failed", reason=refusal(store, deaths)) if deaths >= REFUSED else row
-
-
-def _is_settled(store: Path, row: ManifestRow) -> bool:
-    return (store / "proteins" / row.key).exists() or (store / "failed" / f"{row.key}.json").exists()
 
 
 def _outcome(row: ManifestRow, there: set[str], reasons: dict[str, str]) -> ManifestRow:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from plmjac import readouts
@@ -21,7 +20,7 @@ from plmjac.readouts import READOUTS
 from plmjac.schedules import Flanking, Random, RandomAvoiding
 from plmjac.segments import AnySegments, Listed, Single
 from plmjac.substitutions import Substitutions
-from plmjac.workplan import Limit, Shard
+from plmjac.workplan import Limit, Shard, parse_positions
 
 
 class ModelSettings(Keys):
@@ -105,6 +104,7 @@ class PredictSettings(Keys):
     heads: Path | None
     max_length: PositiveInt | None
     too_long: Literal["skip", "error", "crop", "window"] = "skip"
+    positions: tuple[int, int] | None = None
     seed: int = Field(ge=0)
     max_tokens: PositiveInt | None
     threads: PositiveInt | None
@@ -125,13 +125,18 @@ class PredictSettings(Keys):
     def _one_of_several(cls, shard: Any) -> Any:
         return Shard.parse(str(shard)) if shard is not None else None
 
+    @field_validator("positions", mode="before")
+    @classmethod
+    def _a_range(cls, positions: Any) -> Any:
+        return parse_positions(str(positions)) if positions is not None else None
+
     @field_validator("store", mode="before")
     @classmethod
     def _a_folder(cls, store: Any) -> Any:
         if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(store)):
             raise ValueError(
                 f"a store is a folder of this machine, not {scheme[0]}...: its files are put in place by renaming, "
-                "which object stores do not have. Write it to a disk and copy it when it is complete (docs/scale.md)"
+                "which object stores do not have. Write it to a disk and copy it when it is complete"
             )
         return store
 
@@ -173,8 +178,8 @@ class PredictSettings(Keys):
         return self.model.fast and self.model.compiled is None and TASKS[self.schedule.name].may_compile(self)
 
     def limit(self, model_length: int | None) -> Limit:
-        """The longest protein, given that of the model. Raises UsageError where there is none to cut at."""
-        limit = Limit(self.max_length, model_length, self.too_long)
+        """The part of a protein that is computed, given the model's limit. Raises UsageError with none to cut at."""
+        limit = Limit(self.max_length, model_length, self.too_long, self.positions)
         if limit.length is None and self.too_long != "skip":
             raise UsageError(
                 f"too_long={self.too_long} has no effect without a limit; give max_length=1022, for instance"
@@ -191,6 +196,10 @@ def _check_jacobian(settings: PredictSettings) -> None:
         raise ValueError(f"{names} have no effect with schedule=full; add schedule=flanking")
     if settings.too_long == "window" and (whole := sorted({"couplings", "jacobian_int8"}.intersection(keep))):
         raise ValueError(f"keep={whole} is of whole proteins; with too_long=window keep contacts or jacobian")
+    if settings.positions and "couplings" in keep:
+        raise ValueError("keep=couplings is of whole proteins; with positions keep contacts or jacobian")
+    if settings.positions and not substitutes:
+        raise ValueError("positions has no effect with substitutions=none, which mutates none")
     of_maps = [name for name in keep if {"contact_head", "attention"} & set(READOUTS[name].reads)]
     if settings.model.compiled and not substitutes and of_maps:
         raise ValueError(f"model.compiled has no effect where {', '.join(of_maps)} is read and no mutant made")
@@ -219,8 +228,8 @@ def _check_recovery(settings: PredictSettings) -> None:
         raise ValueError(f"schedule.direction={settings.schedule.direction} needs pairs of windows; use outward")
     if settings.too_long == "window":
         raise ValueError(f"too_long=window has no effect with schedule={name}; use skip, error or crop")
-    if settings.rows_per_chunk is not None or settings.substitutions.name != "all":
-        raise ValueError(f"rows_per_chunk and substitutions have no effect with schedule={name}")
+    if settings.rows_per_chunk is not None or settings.substitutions.name != "all" or settings.positions:
+        raise ValueError(f"rows_per_chunk, substitutions and positions have no effect with schedule={name}")
 
 
 _JACOBIAN = "plmjac.inference.jacobian_task:build"
@@ -234,8 +243,6 @@ register_task("flanking", replace(_MASKED, schema=Flanking))
 register_task("random", replace(_MASKED, schema=Random))
 register_task("random_avoiding", _MASKED)
 register_task("random_avoiding_30", _MASKED)  # what it was called until 2026-11-26
-
-OmegaConf.register_new_resolver("readouts", readouts.table, replace=True)  # for --help
 
 
 def parse_predict(config: Config) -> PredictSettings:

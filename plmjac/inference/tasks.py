@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from plmjac.datasets import Dataset
+    from plmjac.inference.launch import Kind
     from plmjac.inference.settings import PredictSettings
     from plmjac.models import LanguageModel, ModelSize
 
@@ -33,6 +34,13 @@ class Answer:
     item: WorkItem
     arrays: "Mapping[str, Tensor | np.ndarray]"
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A work item of which nothing goes to the store now: it is kept for later, or another process sees to it."""
+
+    item: WorkItem
 
 
 @runtime_checkable
@@ -81,10 +89,35 @@ class Task(Protocol):
         """Memory that the run needs, in words, for a forecast."""
         ...
 
+    def peak(self, length: int, max_tokens: int, size: "ModelSize", kind: "Kind") -> int:
+        """Bytes that a protein takes on a cpu or cuda at its peak, weights included; 0 where that is not known."""
+        ...
+
     @property
     def certainty(self) -> str:
         """The certainty of `forwards`, in words that follow the number."""
         ...
+
+
+@runtime_checkable
+class Shareable(Protocol):
+    """A task whose proteins several processes may share: their rows are computed apart and put together later."""
+
+    @property
+    def can_share(self) -> bool:
+        """False where this run computes nothing worth sharing."""
+        ...
+
+    def compute_apart(
+        self, model: "LanguageModel", item: WorkItem, max_tokens: int, on_forward: Callable[[float], None]
+    ) -> None:
+        """Compute one item, whichever came before, and keep it on disk for the process that completes the protein."""
+        ...
+
+
+def blocks(task: Task, row: ManifestRow) -> list[WorkItem]:
+    """The items of a protein that ranks and shards may share; none where its task has no such."""
+    return task.items(row) if isinstance(task, Shareable) and task.can_share else []
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
 from plmjac.inference.background import Background, HostArray, to_host
-from plmjac.inference.tasks import Answer
+from plmjac.inference.tasks import Answer, Passed
 from plmjac.interruption import Interrupted
 from plmjac.readouts import READOUTS
 from plmjac.records import Failure, WorkItem
@@ -52,7 +52,7 @@ class StoreCallback(BasePredictionWriter):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: Answer | Failure,
+        prediction: Answer | Failure | Passed,
         batch_indices: Sequence[int] | None,
         batch: WorkItem,
         batch_idx: int,
@@ -60,7 +60,7 @@ class StoreCallback(BasePredictionWriter):
     ) -> None:
         """Hand one answer of the module to the thread; raises what the thread has met in the meantime."""
         assert self.background is not None
-        if batch.key in self.failed:
+        if batch.key in self.failed or isinstance(prediction, Passed):
             return
         if isinstance(prediction, Answer):
             answer = prediction
@@ -129,7 +129,7 @@ def _on_its_way(name: str, values: Any) -> HostArray:
 
 def is_fatal(error: BaseException) -> bool:
     """True for an error of the machine and not of the protein: the run must stop, not mark proteins as failed."""
-    if isinstance(error, OSError | MemoryError):
+    if isinstance(error, OSError):
         return True
     return isinstance(error, RuntimeError) and ("CUDA error" in str(error) or "NCCL" in str(error))
 

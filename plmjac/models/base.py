@@ -139,6 +139,10 @@ class LanguageModel(nn.Module):
         """Choose the compiled forward or the ordinary one, where a model has both; True where it is compiled now."""
         return False
 
+    def take(self, names: Collection[str] | None) -> list[str]:
+        """Take these candidates for a faster forward, or those that were measured to be on this card; those in use."""
+        return []
+
     def check_readouts(self, readouts: Collection[str]) -> None:
         """Raise ValueError for a readout that this model does not have."""
         for readout in readouts:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from plmjac.models.architecture import CPU_TOKENS
 from plmjac.models.attention_kernels import attend
-from plmjac.models.esm2_fast import Esm2Fast, FastLayer
+from plmjac.models.esm2_fast import FastLayer
+from plmjac.models.esm2_fused import Esm2Fused, Way
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,12 @@ def layer_step(
     up: tuple[Tensor, Tensor],
     down: tuple[Tensor, Tensor],
     eps: float,
+    own_attention: bool = False,
 ) -> Float32[Tensor, "B T D"]:
     """One transformer layer in real arithmetic; weights and biases as `FastLayer` holds them.
 
-    Products and attention in the dtype of the weights, everything else in float32.
+    Products and attention in the dtype of the weights, everything else in float32. `own_attention`: by the kernel that
+    `attention_kernels` chooses, not by PyTorch's call, with which the compiled path was measured.
     """
     batch, length, width = x.shape
     dtype, pairs = qkv[0].dtype, cos.shape[1]
@@ -47,20 +50,26 @@ def layer_step(
     cos, sin = cos[:, None, None], sin[:, None, None]
     turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).to(dtype)
     query, key = turned.flatten(-2).permute(2, 0, 3, 1, 4)
-    attended = _attend(query, key, parts[:, :, 2].flatten(-2).transpose(1, 2))
+    attention = _attend if own_attention else F.scaled_dot_product_attention
+    attended = attention(query, key, parts[:, :, 2].flatten(-2).transpose(1, 2))
     x = x + F.linear(attended.transpose(1, 2).reshape(x.shape), *out)
     hidden = F.linear(F.layer_norm(x, (width,), eps=eps).to(dtype), *up)
     return x + F.linear(F.gelu(hidden.float()).to(dtype), *down)
 
 
-class Esm2Compiled(Esm2Fast):
-    """An ESM-2 whose layers are compiled; while that is not `in_use`, the forward is that of `Esm2Fast`."""
+class Esm2Compiled(Esm2Fused):
+    """An ESM-2 whose layers are compiled; while that is not `in_use`, the forward is that of `Esm2Fused`."""
 
     def __init__(self, *, in_use: bool = True, **options: Any) -> None:
         super().__init__(**options)
         self.in_use = in_use
         # Unwrapped as above.
         self._step: Callable[..., Tensor] = torch.compile(inspect.unwrap(layer_step))
+
+    @property
+    def way(self) -> Way:
+        """The compiled way while it is in use."""
+        return "compiled" if self.in_use else "fast"
 
     def compile_layers(self) -> str:
         """Make both compilations, of one sequence and of several; where that fails, the first line of the error.
@@ -108,5 +117,6 @@ class Esm2Compiled(Esm2Fast):
                 hidden = self._step(
                     hidden, cos, sin, (layer.qkv_weight, layer.qkv_bias), (layer.out_weight, layer.out_bias),
                     (layer.up_weight, layer.up_bias), (layer.down_weight, layer.down_bias), layer.eps,
+                    "attention" in self.taken,
                 )  # fmt: skip
             block.copy_(hidden)

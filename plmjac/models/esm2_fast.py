@@ -67,7 +67,7 @@ class FastLayer(nn.Module):
 
     def project(self, x: Float32[Tensor, "*B D"]) -> Float[Tensor, "*B E"]:
         """Queries, keys and values of normalised channels, one after another."""
-        return F.linear(self._normalised(x), self.qkv_weight, self.qkv_bias)
+        return F.linear(self.normalised(x), self.qkv_weight, self.qkv_bias)
 
     def heads_of(
         self, qkv: Float[Tensor, "B T E"], turn: Complex64[Tensor, "T 1 1 P"]
@@ -88,12 +88,17 @@ class FastLayer(nn.Module):
         """From attended values to the layer's output, which overwrites the contiguous `x`."""
         rows = x.view(-1, x.shape[-1])
         _add_linear(rows, attended.transpose(1, 2).reshape(rows.shape), self.out_weight, self.out_bias)
-        hidden = F.linear(self._normalised(rows), self.up_weight, self.up_bias)
+        hidden = F.linear(self.normalised(rows), self.up_weight, self.up_bias)
         _add_linear(rows, torch.ops.aten.gelu_(hidden), self.down_weight, self.down_bias)
 
-    def _normalised(self, x: Float32[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+    def normalised(self, x: Float32[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Mean 0 and variance 1 in float32, in the dtype of the weights; scale and shift are folded into these."""
         return F.layer_norm(x, x.shape[-1:], eps=self.eps).to(self.qkv_weight.dtype)
+
+    def added(self, x: Float32[Tensor, "*B D"], change: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """x += change, and the normalised channels of that."""
+        x += change
+        return self.normalised(x)
 
 
 def _add_linear(

@@ -15,7 +15,10 @@
     if (protein.ready) return;
     for (const map of Object.values(protein.maps)) {
       const levels = new Uint16Array(bytes(map.values).buffer);
-      map.score = (i, j) => map.low + (levels[i * protein.length + j] / 65535) * (map.high - map.low);
+      // Level 65535 is a pair without a score: it is neither drawn nor ranked.
+      map.has = (i, j) => levels[i * protein.length + j] < 65535;
+      map.score = (i, j) => map.low + (levels[i * protein.length + j] / 65534) * (map.high - map.low);
+      map.told = (i, j) => (map.has(i, j) ? `score ${map.score(i, j).toFixed(4)}` : "not computed");
     }
     protein.known = protein.truth ? bytes(protein.truth) : null;
     protein.state = (i, j) => (protein.known ? protein.known[i * protein.length + j] : 2);
@@ -130,7 +133,7 @@
     if (map.range) return map.range;
     const shown = [];
     for (let i = 0; i < protein.length; i += 1)
-      for (let j = i + data.separation; j < protein.length; j += 1) shown.push(map.score(i, j));
+      for (let j = i + data.separation; j < protein.length; j += 1) if (map.has(i, j)) shown.push(map.score(i, j));
     shown.sort((x, y) => x - y);
     const at = (q) => (shown.length ? shown[Math.floor(q * (shown.length - 1))] : 0);
     map.range = [at(0.5), Math.max(at(0.995), at(0.5) + 1e-9)];
@@ -146,7 +149,7 @@
     for (let i = 0; i < size; i += 1) {
       for (let j = 0; j < size; j += 1) {
         let colour;
-        if (Math.abs(i - j) < data.separation) colour = "#faf2d1";
+        if (Math.abs(i - j) < data.separation || !map.has(i, j)) colour = "#faf2d1";
         else if (j > i || !protein.known) {
           const grey = Math.round(255 * (1 - Math.min(1, Math.max(0, (map.score(i, j) - low) / (high - low)))));
           colour = `rgb(${grey},${grey},${grey})`;
@@ -173,7 +176,7 @@
     pen.fillRect(0, 0, pairCanvas.width, pairCanvas.height);
     const map = protein.maps[choice.map];
     find("pair").textContent =
-      `${name(protein, i)} and ${name(protein, j)}, ${Math.abs(i - j)} apart: score ${map.score(i, j).toFixed(4)}, ` +
+      `${name(protein, i)} and ${name(protein, j)}, ${Math.abs(i - j)} apart: ${map.told(i, j)}, ` +
       words[protein.state(i, j)];
     find("python").textContent = `In Python, where residues count from 0: store["${protein.id}"].couplings(${i}, ${j})`;
     find("missing").textContent = values ? "" : protein.couplings
@@ -218,7 +221,8 @@
     if (map.ranking) return map.ranking;
     const all = [];
     for (let i = 0; i < protein.length; i += 1)
-      for (let j = i + data.separation; j < protein.length; j += 1) all.push([map.score(i, j), i, j]);
+      for (let j = i + data.separation; j < protein.length; j += 1)
+        if (map.has(i, j)) all.push([map.score(i, j), i, j]);
     all.sort((x, y) => y[0] - x[0]);
     map.ranking = all.slice(0, Math.max(1, protein.length));
     return map.ranking;
@@ -268,8 +272,8 @@
   };
   mapCanvas.addEventListener("mousemove", (event) => {
     const [i, j] = cellOf(event), protein = choice.protein;
-    find("readout").textContent = `${name(protein, i)} and ${name(protein, j)}: score ` +
-      `${protein.maps[choice.map].score(i, j).toFixed(4)}, ${words[protein.state(i, j)]}`;
+    find("readout").textContent = `${name(protein, i)} and ${name(protein, j)}: ` +
+      `${protein.maps[choice.map].told(i, j)}, ${words[protein.state(i, j)]}`;
   });
   mapCanvas.addEventListener("click", (event) => {
     const [i, j] = cellOf(event);

@@ -95,8 +95,10 @@ def _base64(values: np.ndarray) -> str:
 
 
 def _map(scores: Float[np.ndarray, "L L"]) -> dict[str, Any]:
-    low, high = float(scores.min()), float(scores.max())
-    levels = np.round((scores - low) / max(high - low, 1e-12) * 65535)
+    """Levels from 0 to 65534 between the lowest and the highest score; 65535 for a pair without one."""
+    known = ~np.isnan(scores)
+    low, high = (float(end(scores[known])) if known.any() else 0.0 for end in (np.min, np.max))
+    levels = np.where(known, np.round((scores - low) / max(high - low, 1e-12) * 65534), 65535)
     return {"low": low, "high": high, "values": _base64(levels.astype("<u2"))}
 
 

@@ -140,7 +140,9 @@ def _explored(
         return
     found = structures.find(stored)
     contacts, summary = _contacts(found) if isinstance(found, Labelled) else (None, "")
-    couplings = _couplings(stored, kept, budget) if budget and "jacobian" in stored.names else None
+    couplings = (
+        _couplings(stored, kept, budget) if budget and "jacobian" in stored.names and not stored.partly else None
+    )
     numbers = getattr(stored, "residue_numbers", None)
     trace = None
     if isinstance(found, Labelled):

@@ -35,7 +35,10 @@ LEFT_OUT = (0.98, 0.95, 0.82)
 
 
 def contact_map(axes: Axes, scores: Float[np.ndarray, "L L"]) -> None:
-    """A contact map in grey: white at the median of what is shown and below, black at its 99.5th percentile."""
+    """A contact map in grey: white at the median of what is shown and below, black at its 99.5th percentile.
+
+    Pairs without a score (NaN) are yellow, as those that are too near.
+    """
     apart = _separation(len(scores)) >= MIN_SEPARATION
     low, high = _levels(scores, apart)
     colors = plt.get_cmap("Greys").with_extremes(bad=LEFT_OUT)
@@ -139,9 +142,10 @@ def protein_map(
 
 
 def _background(axes: Axes, scores: Float[np.ndarray, "L L"], contacts: Contacts | None) -> None:
-    """The map in grey above the diagonal, contacts in light grey below it."""
+    """The map in grey above the diagonal, contacts in light grey below it; pairs without a score are yellow."""
     length = len(scores)
-    apart, below = _separation(length) >= MIN_SEPARATION, np.tri(length, k=-1, dtype=bool)
+    apart = (_separation(length) >= MIN_SEPARATION) & ~np.isnan(scores)
+    below = np.tri(length, k=-1, dtype=bool)
     low, high = _levels(scores, apart)
     grey = 1 - np.clip((scores - low) / (high - low), 0, 1)
     picture = np.repeat(grey[:, :, None], 3, axis=2).astype(np.float64)

@@ -6,7 +6,7 @@ Read with `open_store`; the writing half is for plmjac.inference.
 from plmjac.store.layout import CorruptStoreError, StoreError
 from plmjac.store.lock import StoreLock
 from plmjac.store.manifest import read_manifest, write_manifest
-from plmjac.store.reader import JacobianStore, StoredProtein, completed, open_store, stored_proteins
+from plmjac.store.reader import JacobianStore, StoredProtein, completed, is_settled, open_store, stored_proteins
 from plmjac.store.saved_rows import SavedRows
 from plmjac.store.under_way import UnderWay
 from plmjac.store.verification import Damage, renew_manifest, repair, verify
@@ -25,6 +25,7 @@ __all__ = [
     "UnderWay",
     "completed",
     "create_or_check",
+    "is_settled",
     "lock",
     "open_store",
     "read_manifest",

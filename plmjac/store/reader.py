@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 import zarr
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from zarr.storage import LocalStore
 
 from plmjac.alphabet import NUM_AMINO_ACIDS, encode
 from plmjac.files import nearest
+from plmjac.metrics import square
 from plmjac.readouts import READOUTS
 from plmjac.records import Chains
-from plmjac.store.layout import FORMAT_VERSION, PROTEINS, CorruptStoreError, StoreError, read_group_document
+from plmjac.store.layout import FAILED, FORMAT_VERSION, PROTEINS, CorruptStoreError, StoreError, read_group_document
 from plmjac.store.manifest import read_manifest
 from plmjac.workplan import ManifestRow, Stored
 
@@ -43,6 +44,11 @@ class StoredProtein:
     """
     windows: tuple[tuple[int, int], ...] = ()
     """Half-open ranges of a long protein that were computed apart; NaN stands for pairs that none of them has."""
+    positions: tuple[int, int] | None = None
+    """The residues that alone were mutated, half-open and counted from 0; None for all.
+
+    `jacobian` and `letters` have these rows only; maps of the mutants are NaN for pairs without one of these residues.
+    """
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -54,6 +60,32 @@ class StoredProtein:
     def chain_breaks(self) -> tuple[int, ...]:
         """The first residues of the second chain of a complex and those after it (from 0); empty for a single chain."""
         return self.chains.breaks if self.chains else ()
+
+    @cached_property
+    def parts(self) -> tuple[tuple[range, range], ...]:
+        """The rows and columns between which the Jacobian is known: one pair of ranges, or one for each window."""
+        first, last = self.positions or (0, len(self))
+        parts = [
+            (range(max(first, start), min(last, stop)), range(start, stop))
+            for start, stop in self.windows or [(0, len(self))]
+        ]
+        return tuple((rows, columns) for rows, columns in parts if rows)
+
+    @property
+    def partly(self) -> str:
+        """Why the Jacobian is not one of all residues by all, in words; empty where it is."""
+        if self.windows:
+            return f"its Jacobian is known within {len(self.windows)} windows only"
+        return f"its Jacobian has the rows of the mutated residues {self._positions} only" if self.positions else ""
+
+    @cached_property
+    def is_known(self) -> Bool[np.ndarray, "L L"]:
+        """The pairs that the maps of the mutants have a score for, in one direction or both; the others are NaN."""
+        known: Bool[np.ndarray, "L L"] = np.zeros((len(self), len(self)), dtype=bool)
+        for rows, columns in self.parts:
+            known[rows.start : rows.stop, columns.start : columns.stop] = True
+        both: Bool[np.ndarray, "L L"] = known | known.T
+        return both
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -68,12 +100,12 @@ class StoredProtein:
         raise AttributeError(f"a stored protein has no {name!r}; {nearest(name, READOUTS)}")
 
     @property
-    def letters(self) -> Int64[np.ndarray, "L A"] | None:
+    def letters(self) -> Int64[np.ndarray, "R A"] | None:
         """Of a store of fewer amino acids: which one each row of the Jacobian was set to, as tokens; else None."""
         return self.array("letters").astype(np.int64) if "letters" in self.names else None
 
     @property
-    def completed(self) -> Float[np.ndarray, "L A L 20"]:
+    def completed(self) -> Float[np.ndarray, "R A L 20"]:
         """The Jacobian in float32 as the contact map was made from it: fewer amino acids in their places among all."""
         jacobian = self.jacobian.astype(np.float32)
         if self.letters is None or not self.is_completed:
@@ -83,7 +115,8 @@ class StoredProtein:
 
         from plmjac.jacobian import among_all  # noqa: PLC0415
 
-        completed = among_all(*(torch.from_numpy(each) for each in (jacobian, self.letters, encode(self.sequence))))
+        tokens = encode(self.sequence)[slice(*self.positions) if self.positions else slice(None)]
+        completed = among_all(*(torch.from_numpy(each) for each in (jacobian, self.letters, tokens)))
         return completed.numpy()
 
     @cached_property
@@ -99,11 +132,14 @@ class StoredProtein:
     def array(self, name: str) -> Shaped[np.ndarray, "..."]:
         """Any array by name, whole. Raises StoreError if it was not kept, CorruptStoreError if it is not whole.
 
-        A `jacobian` that is kept as jacobian_int8 comes in float32.
+        A `jacobian` that is kept as jacobian_int8 comes in float32, a map of some rows as (L, L) with NaN elsewhere.
         """
         if name == "jacobian" and self._jacobian == "jacobian_int8":
             return self._rows(slice(None))
-        return self._read(name, slice(None))
+        values = self._read(name, slice(None))
+        if self.positions and name in READOUTS and READOUTS[name].is_map and READOUTS[name].needs_mutants:
+            return square(values, self.positions[0])
+        return values
 
     @cached_property
     def _jacobian(self) -> str:
@@ -121,8 +157,10 @@ class StoredProtein:
     def couplings(self, i: int, j: int) -> Float[np.ndarray, "20 20"]:
         """The centred, symmetrised coupling of residues i and j (from 0), rows amino acid at i, columns at j.
 
-        From the Jacobian, or from the kept `couplings` of the best pairs. Raises IndexError for a pair outside the
-        protein, StoreError for one that was not kept, and where not every amino acid was substituted.
+        From the Jacobian, or from the kept `couplings` of the best pairs. Of a protein in windows the mean over those
+        that have both residues; where only one of the two was mutated, that direction alone. Raises IndexError for a
+        pair outside the protein, StoreError for one that was not computed or kept, and where not every amino acid was
+        substituted.
         """
         i, j, length = index(i), index(j), len(self)
         if not (0 <= i < length and 0 <= j < length):
@@ -134,8 +172,22 @@ class StoredProtein:
                 f"{self.id}: couplings need all 20 amino acids at each position; this store has {substituted}. "
                 "Run predict with substitutions=all"
             )
-        both: Float[np.ndarray, "20 20"] = (self._centered_block(i, j) + self._centered_block(j, i).T) / 2
-        return both
+        means = []
+        for part in self.parts:
+            there = [self._centered_block(part, i, j)] if i in part[0] and j in part[1] else []
+            back = [self._centered_block(part, j, i).T] if j in part[0] and i in part[1] else []
+            if both := there + back:
+                means.append(np.mean(both, axis=0))
+        if not means:
+            why = "no window has both" if self.windows else f"neither is among the mutated positions {self._positions}"
+            raise StoreError(f"{self.id}: the couplings of ({i}, {j}) were not computed: {why}")
+        coupling: Float[np.ndarray, "20 20"] = np.mean(means, axis=0)
+        return coupling
+
+    @property
+    def _positions(self) -> str:
+        """The mutated positions as `positions` is written."""
+        return "{}:{}".format(*(self.positions or (0, len(self))))
 
     def _kept_couplings(self, i: int, j: int) -> Float[np.ndarray, "20 20"]:
         pairs = self.array("coupled_pairs")
@@ -148,26 +200,35 @@ class StoredProtein:
         block: Float[np.ndarray, "20 20"] = self._read("couplings", slice(None))[found[0]].astype(np.float32)
         return block if i <= j else block.T
 
-    def _centered_block(self, i: int, j: int) -> Float[np.ndarray, "20 20"]:
-        row = self._centered_rows(slice(i, i + 1))[0]
-        block: Float[np.ndarray, "20 20"] = (row[:, j] - self._mean_row[:, j]).astype(np.float32)
+    def _centered_block(self, part: tuple[range, range], i: int, j: int) -> Float[np.ndarray, "20 20"]:
+        row, column = self._centered_rows(part, range(i, i + 1))[0], j - part[1].start
+        block: Float[np.ndarray, "20 20"] = (row[:, column] - self._mean_row(part)[:, column]).astype(np.float32)
         return block
 
-    def _centered_rows(self, rows: slice) -> Float[np.ndarray, "R A L 20"]:
+    def _centered_rows(self, part: tuple[range, range], rows: range) -> Float[np.ndarray, "R A W 20"]:
         """Rows centred along a, j and b; the mean over i is one row for all and is subtracted last."""
-        values = self._rows(rows)
+        first = self.positions[0] if self.positions else 0
+        values = self._rows(slice(rows.start - first, rows.stop - first))[:, :, part[1].start : part[1].stop]
         for axis in (1, 2, 3):
             if values.shape[axis] > 1:
                 values -= values.mean(axis=axis, keepdims=True)
         return values
 
+    def _mean_row(self, part: tuple[range, range]) -> Float[np.ndarray, "A W 20"]:
+        """The mean over i of a part, rows that were not computed counted as zero (docs/method.md)."""
+        if part not in self._mean_rows:
+            rows, columns = part
+            size = self._open(self._jacobian).chunks[0]
+            total: Any = 0.0
+            for start in range(rows.start, rows.stop, size):
+                some = range(start, min(start + size, rows.stop))
+                total = total + self._centered_rows(part, some).sum(axis=0, dtype=np.float64)
+            self._mean_rows[part] = np.asarray(total / len(columns) if len(columns) > 1 else 0 * total)
+        return self._mean_rows[part]
+
     @cached_property
-    def _mean_row(self) -> Float[np.ndarray, "A L 20"]:
-        size = self._open(self._jacobian).chunks[0]
-        total: Any = 0.0
-        for start in range(0, len(self), size):
-            total = total + self._centered_rows(slice(start, start + size)).sum(axis=0, dtype=np.float64)
-        return np.asarray(total / len(self) if len(self) > 1 else 0 * total)
+    def _mean_rows(self) -> dict[tuple[range, range], Float[np.ndarray, "A W 20"]]:
+        return {}
 
     def _open(self, name: str) -> "zarr.Array[Any]":
         if name not in READOUTS:
@@ -194,9 +255,11 @@ class StoredProtein:
         return values
 
 
-def windows_of(attributes: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
-    """The windows of a protein's group; none where it was computed whole."""
-    return tuple((int(start), int(stop)) for start, stop in attributes.get("windows", ()))
+def extent_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The windows and mutated positions of a protein's group, as a `StoredProtein` takes them."""
+    windows = tuple((int(start), int(stop)) for start, stop in attributes.get("windows", ()))
+    positions = tuple(int(bound) for bound in attributes.get("positions", ()))
+    return {"windows": windows, "positions": positions or None}
 
 
 class JacobianStore:
@@ -255,7 +318,7 @@ class JacobianStore:
             Chains.parse(row.chains),
             maps_are_completed(self.attributes),
             tuple("" if text == "-" else text for text in numbers) if numbers else None,
-            windows_of(attributes),
+            **extent_of(attributes),
         )
 
     def __contains__(self, identifier: object) -> bool:
@@ -298,6 +361,11 @@ def completed(path: Path) -> set[str]:
         return set()
     # 20,000 of them at the start of every run: plain strings are four times as quick as paths.
     return {name for name in os.listdir(folder) if os.path.isfile(f"{folder}/{name}/zarr.json")}
+
+
+def is_settled(store: Path, key: str) -> bool:
+    """True where a protein is in the store, or recorded as failed."""
+    return (store / PROTEINS / key).exists() or (store / FAILED / f"{key}.json").exists()
 
 
 def stored_proteins(path: Path, rows: Iterable[ManifestRow]) -> list[Stored]:

@@ -1,4 +1,4 @@
-"""Finished blocks of a protein that takes long, kept until the protein is committed.
+"""Finished blocks of a protein that takes long, or that several processes share, kept until the protein is committed.
 
 A protein of a thousand residues under a large model is hours of work on a small machine; without this a kill would lose
 all of it. Blocks are exact (float32), so a resumed protein has the bytes of an undisturbed one. They take 1,600 L
@@ -18,6 +18,7 @@ from plmjac.records import WorkItem
 from plmjac.store.layout import PENDING
 
 FOLDER = "saved"
+CLAIM = "claim"
 
 
 class SavedRows:
@@ -49,6 +50,25 @@ class SavedRows:
         flat = np.frombuffer(data, dtype=np.float32).copy()
         parts = np.split(flat, np.cumsum(sizes)[:-1])
         return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def has(self, item: WorkItem) -> bool:
+        """True where a block was kept for this item; whether it is whole is seen when it is loaded."""
+        return self._path(item).exists()
+
+    def claim(self, key: str, role: str) -> bool:
+        """Take it upon this process, of a role under the store's lock, to put a protein together. False if one does."""
+        try:
+            with (self.folder / key / CLAIM).open("x") as file:
+                file.write(role)
+        except (FileExistsError, FileNotFoundError):  # claimed; or put together, and its blocks dropped
+            return False
+        return True
+
+    def free_claims(self, role: str | None) -> None:
+        """Let others put together what a dead process of this role, or (None) of any, had claimed."""
+        for path in self.folder.glob(f"*/{CLAIM}"):
+            if role is None or path.read_text() == role:
+                path.unlink()
 
     def drop(self, key: str) -> None:
         """Delete a protein's blocks: it is in the store now."""

@@ -41,29 +41,27 @@ def count_deaths(store: Path, role: str | None, open_keys: Collection[str]) -> d
     Only under the store's lock.
     """
     path = store / PENDING / DEATHS
-    known = read_object(path)
-    before = json.dumps(known, sort_keys=True)
+    before = _deaths(store)
+    found: dict[str, dict[str, int]] = {}
     for note in (store / PENDING).glob(f"{NOTE}{role or ''}*"):
         if role is None or note.name.rpartition(".")[0] == NOTE + role:
             said = read_object(note)
             key, start = said.get("key"), said.get("start")
             if isinstance(key, str) and isinstance(start, int):
-                earlier = known.get(key)
-                same = isinstance(earlier, dict) and earlier.get("start") == start
-                known[key] = {"start": start, "deaths": 1 + (earlier["deaths"] if same else 0)}  # type: ignore[index]
+                # Of a protein that several share there may be several notes, of rows far apart.
+                found.setdefault(key, {})[str(start)] = 1 + before.get(key, {}).get(str(start), 0)
             os.unlink(note)
-    known = {key: count for key, count in known.items() if key in open_keys}
+    known = {key: starts for key, starts in (before | found).items() if key in open_keys}
     if not known:
         path.unlink(missing_ok=True)
-    elif json.dumps(known, sort_keys=True) != before:
+    elif known != before:
         write_whole(path, to_json(known))
-    return {key: count["deaths"] for key, count in known.items() if isinstance(count, dict)}
+    return {key: max(starts.values()) for key, starts in known.items()}
 
 
 def goes_last(store: Path) -> set[str]:
     """The proteins that are computed after all others."""
-    known = read_object(store / PENDING / DEATHS)
-    return {key for key, count in known.items() if isinstance(count, dict) and count.get("deaths", 0) >= LAST}
+    return {key for key, starts in _deaths(store).items() if max(starts.values()) >= LAST}
 
 
 def refusal(store: Path, deaths: int) -> str:
@@ -72,3 +70,13 @@ def refusal(store: Path, deaths: int) -> str:
         f"{deaths} processes died while they computed it and got no block further, for lack of memory as a rule; "
         f"give them more (plmjac.plan says how much) and delete {store / PENDING / DEATHS} to have it tried again"
     )
+
+
+def _deaths(store: Path) -> dict[str, dict[str, int]]:
+    """The deaths that were counted, by protein and by the first row of the block that was under way."""
+    found = {}
+    for key, starts in read_object(store / PENDING / DEATHS).items():
+        counts = starts.items() if isinstance(starts, dict) else ()
+        if good := {start: n for start, n in counts if start.isdecimal() and isinstance(n, int)}:
+            found[key] = good
+    return found

@@ -24,7 +24,7 @@ from plmjac.store.layout import (
     read_group_document,
 )
 from plmjac.store.manifest import read_manifest, write_manifest
-from plmjac.store.reader import JacobianStore, StoredProtein, chains_of, maps_are_completed, windows_of
+from plmjac.store.reader import JacobianStore, StoredProtein, chains_of, extent_of, maps_are_completed
 from plmjac.store.writer import StoreWriter
 from plmjac.workplan import ManifestRow
 
@@ -145,7 +145,7 @@ def _problems(store: JacobianStore, key: str, row: ManifestRow | None, deep: boo
         check = _recovery_disagreements if is_recovery else _disagreements
         completed = maps_are_completed(store.attributes)
         problems += check(
-            StoredProtein(folder, attributes["id"], sequence, is_completed=completed, windows=windows_of(attributes))
+            StoredProtein(folder, attributes["id"], sequence, is_completed=completed, **extent_of(attributes))
         )
     return problems
 
@@ -170,24 +170,23 @@ def _disagreements(protein: StoredProtein) -> list[str]:
     except StoreError as error:
         return [str(error)]
     contacts = arrays.get("contacts")
-    if contacts is not None and (not np.array_equal(contacts, contacts.T, equal_nan=True) or np.diag(contacts).any()):
+    if contacts is not None and (
+        not np.array_equal(contacts, contacts.T, equal_nan=True) or np.nan_to_num(np.diag(contacts)).any()
+    ):
         problems.append("contacts is not symmetric with a zero diagonal")
-    if contacts is not None and protein.windows:
-        seen = np.zeros(contacts.shape, dtype=bool)
-        for start, stop in protein.windows:
-            seen[start:stop, start:stop] = True
-        if not np.array_equal(seen, np.isfinite(contacts)):
-            problems.append("contacts is not NaN for exactly the pairs that no window has")
-    elif contacts is not None and "jacobian" in arrays:
+    if contacts is not None and not np.array_equal(protein.is_known, np.isfinite(contacts)):
+        problems.append("contacts is not NaN for exactly the pairs that were not computed")
+    elif contacts is not None and "jacobian" in arrays and not protein.windows:
         # 2 s that opening a store need not wait for
         import torch  # noqa: PLC0415
 
         from plmjac.jacobian import contact_map  # noqa: PLC0415
 
-        again = contact_map(torch.from_numpy(protein.completed), overwrite=True).numpy()
-        scale = np.linalg.norm(contacts)
+        first, last = protein.positions or (0, len(protein))
+        again = contact_map(torch.from_numpy(protein.completed), first, overwrite=True).numpy()
+        stored = contacts[first:last]
         tolerance = INT8_TOLERANCE if "jacobian_int8" in arrays else CONTACT_TOLERANCE
-        if np.linalg.norm(again - contacts) > tolerance * scale + 1e-6:
+        if np.linalg.norm(again - stored) > tolerance * np.linalg.norm(stored) + 1e-6:
             problems.append("contacts does not follow from the stored jacobian")
     return problems
 

@@ -57,7 +57,7 @@ class PendingProtein:
     arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict)
 
     def write(self, name: str, values: Shaped[np.ndarray, "..."], start: int = 0) -> None:
-        """Write a whole array, or of a readout that comes in blocks of rows the block at `start`, the first one first.
+        """Write a whole array, or of a readout in blocks of rows the block from residue `start` on, in order.
 
         Types and chunks are those of its readout. Raises ValueError for a name that is no readout, and where a value is
         not finite.
@@ -71,11 +71,12 @@ class PendingProtein:
         is_known = ~np.isinf(stored) if "windows" in self.attributes else np.isfinite(stored)
         if not is_known.all():
             raise ValueError(f"{name} has values that are not finite, or too large for {stored.dtype}")
-        shape = (self.attributes["length"], *values.shape[1:]) if spec.is_in_blocks else values.shape
+        first, last = self.attributes.get("positions", (0, self.attributes["length"]))
+        shape = (last - first, *values.shape[1:]) if spec.is_in_blocks else values.shape
         if name not in self.arrays:
             self.arrays[name] = self._create(name, shape, spec.chunk_shape(shape, len(values)), stored.dtype)
-        first = start if spec.is_in_blocks else 0
-        self.arrays[name][first : first + len(values)] = stored
+        at = start - first if spec.is_in_blocks else 0
+        self.arrays[name][at : at + len(values)] = stored
 
     def commit(self) -> None:
         """Seal the group with the checksum of each of its files and make it appear under proteins/."""
@@ -99,6 +100,7 @@ class PendingProtein:
     def _create(
         self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: "np.dtype[Any]"
     ) -> "zarr.Array[Any]":
+        is_part = "positions" in self.attributes
         # What is missing reads as NaN, never as zero; other dtypes have no such value: there the files are counted.
         fill_value = float("nan") if dtype.kind == "f" else -1 if dtype.kind == "i" else False
         return zarr.create_array(
@@ -108,7 +110,7 @@ class PendingProtein:
             chunks=chunks,
             dtype=dtype,
             compressors=list(COMPRESSORS),
-            dimension_names=READOUTS[name].dimensions(len(shape)) if self.is_named else None,
+            dimension_names=READOUTS[name].dimensions(len(shape), is_part=is_part) if self.is_named else None,
             fill_value=fill_value,
             config={"write_empty_chunks": True},
             zarr_format=3,
@@ -250,7 +252,7 @@ def _earlier(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     """Why a key is missing in a store whose substitutions are otherwise of the same kind."""
     same = theirs.get("substitutions.name") == ours.get("substitutions.name")
     later = [key for key in LATER_KEYS if key in ours and key not in theirs and same]
-    return f"An earlier plmjac made it, which had no {', '.join(later)} (docs/format.md). " if later else ""
+    return f"An earlier plmjac made it, which had no {', '.join(later)}. " if later else ""
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

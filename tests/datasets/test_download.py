@@ -20,11 +20,13 @@ def leftovers(target: Path) -> list[str]:
     return sorted(file.name for file in target.parent.iterdir())
 
 
-def test_fails_twice_then_serves(server: Any, target: Path) -> None:
+def test_fails_twice_then_serves(server: Any, target: Path, caplog: pytest.LogCaptureFixture) -> None:
     server.answers["/f"] = [server.status(503), server.status(500), server.body(b"content")]
     assert download(f"{server.url}/f", target) == target
     assert target.read_bytes() == b"content" and len(server.requests) == 3
     assert leftovers(target) == ["file.txt"]
+    said = [record.getMessage() for record in caplog.records if "next try in" in record.getMessage()]
+    assert len(said) == 2 and all(server.url in line for line in said) and "stamina" not in caplog.text
     download(f"{server.url}/f", target)
     assert len(server.requests) == 3  # what is there is not asked for again
 

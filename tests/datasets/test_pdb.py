@@ -103,6 +103,9 @@ def test_unusable_folders_and_unknown_names(folder: str, tmp_path: Path) -> None
     (tmp_path / "sub" / "a.txt").write_text("")
     with pytest.raises(InputError, match=r"holds a\.txt"):
         PdbDataset(path=str(tmp_path / "sub"))
+    (tmp_path / "mine.seq").write_text(">one\nMKT\n")
+    with pytest.raises(InputError, match=r"mine\.seq is a FASTA file, without structures; use dataset=fasta"):
+        PdbDataset(path=str(tmp_path / "mine.seq"))
 
 
 def test_fetched_entries(server: Any, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def test_the_table_is_the_map_ranked_by_loops(exported: Path) -> None:
     from plmjac import open_store
 
     table = table_of(exported)
+    assert len(list((exported / "s.zarr-evaluation/proteins").glob("*.contacts.png"))) == 2
     scores = open_store(exported / "s.zarr")["2QNIA"].contacts
     ranked = sorted((-scores[i, j], i, j) for i in range(LENGTH) for j in range(i + 6, LENGTH))[:LENGTH]
     rows = table[table["protein"] == "2QNIA"]

@@ -4,6 +4,7 @@ One process imports everything that a run needs and then does nothing but fork: 
 likes. Run as a script it is that process: a JSON request a line on stdin, a JSON answer a line on stdout.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -57,6 +58,12 @@ class Forks:
             self._parent.wait()
         self._folder.cleanup()
 
+    def kill(self) -> None:
+        """SIGKILL to the child that is at work, from another thread than that of `run`; none may be there any more."""
+        path = Path(f"{self._folder.name}/{self._number}.pid")
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int(path.read_text()), signal.SIGKILL)
+
     def compose(self, *arguments: str) -> None:
         """Have the parent remember a configuration of predict, for all stores: runs with it start at once."""
         assert self._parent.stdin is not None
@@ -90,7 +97,7 @@ class Forks:
         said = output.read_text(errors="replace")
         counts = output.with_suffix(".counts")
         counted = json.loads(counts.read_text()) if counts.exists() else {}
-        for path in (output, counts):
+        for path in (output, counts, output.with_suffix(".pid")):
             path.unlink(missing_ok=True)
         return Outcome(answer["code"], said, counted, time.monotonic() - began)
 
@@ -160,6 +167,7 @@ def _child(request: dict[str, Any]) -> None:
     code = 1
     try:
         os.setsid()
+        Path(request["output"] + ".pid").write_text(str(os.getpid()))
         os.chdir(request["cwd"])
         os.environ.update(request["environment"])
         output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)

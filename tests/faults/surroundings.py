@@ -144,6 +144,22 @@ def _shards(fault: Fault | None, order: tuple[int, ...]) -> Callable[[Bench], Tr
     return check
 
 
+def _shared(fault: Fault | None, order: tuple[int, ...]) -> Callable[[Bench], Trial]:
+    """Protein b costs more than the fair share of four shards: its rows are shared, and the last puts it together."""
+
+    def check(bench: Bench) -> Trial:
+        store, problems = bench.new_store(), []
+        if fault is not None:
+            here = Fault(fault.operation, fault.number, fault.action, str(store))
+            problems += judged(bench.run(store, f"shard={order[0]}/4", fault=here), {KILLED})
+        for shard in order:
+            problems += judged(bench.run(store, f"shard={shard}/4"), {3 if shard == 1 else 0})
+        problems += bench.compared(store)
+        return Trial(tuple(problems), bench.lost(store))
+
+    return check
+
+
 def _moved(bench: Bench) -> Trial:
     """A killed store is moved to another place and goes on there."""
     store = bench.new_store()
@@ -235,4 +251,6 @@ SURROUNDINGS: dict[str, Callable[[Bench], Trial]] = {
     "a shard killed, then both": _shards(Fault("rename", 9, "kill", ""), (2, 1)),
     "a shard on a full disk, then both": _shards(Fault("write", 14, "ENOSPC", ""), (1, 2)),
     "shards one after the other, backwards": _shards(None, (2, 1)),
+    "a shared protein, its shards backwards": _shared(None, (4, 3, 2, 1)),
+    "a shared protein, a shard killed over its rows": _shared(Fault("rename", 9, "kill", ""), (1, 2, 3, 4)),
 }

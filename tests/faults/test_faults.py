@@ -23,6 +23,7 @@ SHORT = (
     "killed on a file system without flock",
     "temporary files of killed writers",
     "a shard killed, then both",
+    "a shared protein, a shard killed over its rows",
 )
 
 

@@ -2,20 +2,21 @@
 
 import os
 import random
-import signal
-import subprocess
-import sys
+import socket
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import ROOT, SHARED, run_command, tree
+from faults.bench import fast_folder
+from faults.forks import Forks, Outcome
+from support import SHARED, tree
 
 from plmjac.store import completed, open_store, read_manifest, verify
 
 FOLDER = SHARED / "covariation"
-KILLS = 10
-pytestmark = pytest.mark.timeout(1800)
+KILLS, LONGEST = 10, 100
+pytestmark = pytest.mark.timeout(3600)
 if "PLMJAC_TEST_FAULTS" not in os.environ:
     pytest.skip("the soak is part of `make test-faults` (minutes)", allow_module_level=True)
 if not FOLDER.is_dir():
@@ -23,52 +24,78 @@ if not FOLDER.is_dir():
 
 
 def sequences() -> dict[str, str]:
-    """The domains of the folder, of at most 120 residues."""
+    """The domains of the folder, of at most 100 residues."""
     found: dict[str, str] = {}
     for record in (FOLDER / "queries.fasta").read_text().split(">")[1:]:
         header, _, rest = record.partition("\n")
         residues = "".join(rest.split()).replace("-", "")
-        if len(residues) <= 120:
+        if len(residues) <= LONGEST:
             found[header.split()[0]] = residues
     return found
 
 
-def test_ten_random_kills_of_two_ranks_lose_nothing(tmp_path: Path) -> None:
+class Ranks:
+    """Two ranks as torchrun would start them, each a child of a warmed-up process of its own."""
+
+    def __init__(self, *forks: Forks) -> None:
+        self.forks = forks
+        self._threads = ThreadPoolExecutor(len(forks))
+
+    def start(self, *arguments: str) -> "list[Future[Outcome]]":
+        """Begin a run; its outcomes, rank by rank, are there when it has ended."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        number = str(len(self.forks))
+        everywhere = {
+            "WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number, "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "soak",
+        }  # fmt: skip
+        return [
+            self._threads.submit(
+                forks.run, *arguments, timeout=900,
+                environment={**everywhere, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank, forks in enumerate(self.forks)
+        ]  # fmt: skip
+
+    def kill(self, chance: random.Random) -> None:
+        """SIGKILL to one, and up to half a second later to the other, as their launcher would do."""
+        for forks in chance.sample(self.forks, len(self.forks)):
+            forks.kill()
+            time.sleep(chance.random() / 2)
+
+
+def test_ten_random_kills_of_two_ranks_lose_nothing() -> None:
     proteins = sequences()
     assert len(proteins) > 20
-    path = tmp_path / "real.fasta"
-    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in proteins.items()))
-    arguments = [
-        "+dataset=fasta", f"dataset.path={path}", "model=debug", "keep=[contacts,jacobian]", "rows_per_chunk=24",
-        "threads=1",
-    ]  # fmt: skip
-    undisturbed = run_command(*arguments, f"store={tmp_path / 'undisturbed.zarr'}", timeout=900)
-    assert undisturbed.returncode == 0, undisturbed.stderr
-    expected = tree(tmp_path / "undisturbed.zarr")
-    store, chance = tmp_path / "run.zarr", random.Random(15)
-    line = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "plmjac.predict",
-        *arguments, f"store={store}", "trainer=ddp", "trainer.accelerator=cpu",
-    ]  # fmt: skip
-    for kill in range(KILLS):
-        began = len(completed(store))
-        process = subprocess.Popen(
-            line, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        wanted = min(len(proteins) - 1, began + chance.randrange(0, max(2, len(proteins) // KILLS)))
-        deadline = time.monotonic() + 120
-        while process.poll() is None and len(completed(store)) <= wanted and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(chance.random())
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        there = tree(store) if store.exists() else {}
-        wrong = [name for name, digest in there.items() if name in expected and expected[name] != digest]
-        assert not wrong, f"after kill {kill + 1}: {wrong[:3]}"
-    done = run_command(*arguments, f"store={store}", timeout=900)
-    assert done.returncode == 0, done.stderr
-    assert tree(store) == expected
-    assert {row.status for row in read_manifest(store)} == {"done"}
-    assert not any(damages for _, damages in verify(open_store(store), deep=True))
+    with Forks() as first, Forks() as second, fast_folder() as folder:
+        path = Path(folder) / "real.fasta"
+        path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in proteins.items()))
+        arguments = [
+            "+dataset=fasta", f"dataset.path={path}", "model=debug", "keep=[contacts,jacobian]", "rows_per_chunk=24",
+            "threads=1",
+        ]  # fmt: skip
+        whole, store, ranks = Path(folder) / "whole.zarr", Path(folder) / "run.zarr", Ranks(first, second)
+        undisturbed = first.run(*arguments, "trainer=cpu", f"store={whole}", timeout=1800)
+        assert undisturbed.code == 0, undisturbed.said
+        expected, chance, killed = tree(whole), random.Random(15), 0
+        for kill in range(KILLS):
+            wanted = len(completed(store)) + chance.randrange(0, max(2, len(proteins) // KILLS))
+            running = ranks.start(*arguments, "trainer=ddp", "trainer.accelerator=cpu", f"store={store}")
+            while not any(each.done() for each in running) and len(completed(store)) <= wanted:
+                time.sleep(0.01)
+            time.sleep(chance.random())
+            ranks.kill(chance)
+            outcomes = [each.result() for each in running]
+            killed += any(outcome.code == -9 for outcome in outcomes)
+            assert all(outcome.code in (-9, 0, 1) for outcome in outcomes), outcomes  # 1: its peer was gone
+            wrong = [name for name, digest in tree(store).items() if expected.get(name) != digest]
+            assert not wrong, f"after kill {kill + 1}: {wrong[:3]}"
+            print(f"kill {kill + 1}: {len(completed(store))} of {len(proteins)} proteins", flush=True)
+        assert killed >= KILLS // 2, "most kills came when all was done"
+        done = second.run(*arguments, "trainer=cpu", f"store={store}", timeout=1800)
+        assert done.code == 0, done.said
+        assert tree(store) == expected
+        assert {row.status for row in read_manifest(store)} == {"done"}
+        assert not any(damages for _, damages in verify(open_store(store), deep=True))

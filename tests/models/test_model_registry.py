@@ -163,4 +163,4 @@ def command_line(monkeypatch: pytest.MonkeyPatch, words: str) -> tuple[int, Any]
         return DONE
 
     monkeypatch.setattr(sys, "argv", ["predict", "+dataset=demo", "hydra.output_subdir=null", *words.split()])
-    return run("predict", job, added_groups=["dataset"]), (found or [None])[0]
+    return run("predict", job), (found or [None])[0]

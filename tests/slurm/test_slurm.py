@@ -74,10 +74,16 @@ def is_whole(store: Path, expected: dict[str, str]) -> None:
     assert not any(damages for _, damages in verify(open_store(store)))
 
 
-def wait_for(store: Path, number: int, seconds: float = 400) -> None:
-    deadline = time.monotonic() + seconds
+def wait_for(cluster: Cluster, job: str, store: Path, number: int, seconds: float = 900) -> None:
+    """Until so many proteins are in the store; a job that ended before says why. Python with torch starts slowly."""
+    deadline, look = time.monotonic() + seconds, 0.0
     while len(completed(store)) < number:
         assert time.monotonic() < deadline, f"{len(completed(store))} proteins after {seconds:.0f} s"
+        if time.monotonic() > look:
+            look = time.monotonic() + 5
+            states = {state.get("JobState") for state in cluster.states(job)}
+            told = "\n".join(path.read_text() for path in store.parent.glob("out*.txt"))
+            assert states & {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING"}, f"the job is {states}:\n{told}"
         time.sleep(0.1)
 
 
@@ -90,7 +96,7 @@ def test_two_tasks_and_the_time_limit_with_requeue(
         cluster, "predict.sbatch", output, [*SMALL, "--ntasks-per-node=2", "--time=30"],
         [*arguments, "trainer.accelerator=cpu", f"store={store}"],
     )  # fmt: skip
-    wait_for(store, 3)
+    wait_for(cluster, job, store, 3)
     # The limit is brought near, as an administrator would; SLURM looks at limits once a minute, signals 120 s before.
     said = cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=2")
     assert not said.strip(), said
@@ -111,7 +117,7 @@ def test_a_task_that_is_killed_ends_the_job_with_an_error_and_a_second_job_finis
     store, output = tmp_path / "run.zarr", tmp_path / "out.txt"
     options, words = [*SMALL, "--ntasks-per-node=2"], [*arguments, "trainer.accelerator=cpu", f"store={store}"]
     job = submit(cluster, "predict.sbatch", output, options, words)
-    wait_for(store, 3)
+    wait_for(cluster, job, store, 3)
     kill_one_task(str(store))
     (state,) = cluster.wait(job, 300)
     assert state["JobState"] == "FAILED" and state["ExitCode"] != "0:0", output.read_text()
@@ -131,7 +137,7 @@ def test_an_array_of_shards_one_of_them_terminated(
         cluster, "predict_array.sbatch", tmp_path / "out-%a.txt", [*SMALL, "--array=1-3"],
         [*arguments, "trainer=cpu", f"store={store}"],
     )  # fmt: skip
-    wait_for(store, 3)
+    wait_for(cluster, job, store, 3)
     cluster.command("scancel", "--signal=TERM", f"{job}_2")
     states = cluster.wait(job, 900)
     said = {path.name: path.read_text() for path in tmp_path.glob("out-*.txt")}

@@ -23,6 +23,8 @@ from plmjac.evaluation.contact_recovery.tables import (
 )
 from plmjac.evaluation.tables import not_scored
 
+READS_STRUCTURES = False
+
 __all__ = ["Settings", "evaluate"]
 
 
