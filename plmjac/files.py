@@ -233,10 +233,12 @@ def _stream(response: "httpx.Response", path: Path, name: str, progress: bool) -
 
 
 def is_fasta(path: Path) -> bool:
-    """True for a file whose name or first letter is that of FASTA."""
+    """True for a file whose name or first letter is that of FASTA; a pipe, which may wait, is not opened."""
     if path.name.lower().removesuffix(".gz").endswith((".fasta", ".fa", ".faa", ".fas")):
         return True
     try:
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             return file.read(1) == b">"
     except OSError:

@@ -30,7 +30,7 @@ from plmjac.jacobian import categorical_jacobian, contact_map, mutants_per_forwa
 from plmjac.models import LanguageModel, ModelSize
 from plmjac.readouts import READOUTS
 from plmjac.records import Coordinates, Protein, Segment, WorkItem
-from plmjac.schedules import AnySchedule, Contexts, contexts, is_usable, num_contexts
+from plmjac.schedules import Contexts, Schedule, contexts, is_usable, num_contexts
 from plmjac.secondary_structure import fitted, secondary_structure
 from plmjac.segments import AnySegments, Evidence, Listed, Pairs, recoveries
 from plmjac.substitutions import AllSubstitutions
@@ -68,7 +68,7 @@ class RecoveryTask:
 
     def __init__(
         self,
-        schedule: AnySchedule,
+        schedule: Schedule,
         segments: AnySegments,
         readout: Literal["contact_head", "jacobian"],
         seed: int,
