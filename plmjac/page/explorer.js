@@ -182,6 +182,7 @@
     find("missing").textContent = values ? "" : protein.couplings
       ? "The couplings of this pair are not in the page (the best-scored pairs are): open the store for it."
       : "The store keeps no Jacobian: run predict with keep=[contacts,jacobian] to see couplings.";
+    pairCanvas.style.display = find("python").style.display = protein.couplings ? "" : "none";
     if (!values) return;
     let most = 1e-12;
     for (let a = 0; a < 20; a += 1) for (let b = 0; b < 20; b += 1) most = Math.max(most, Math.abs(values(a, b)));
@@ -229,14 +230,15 @@
   }
 
   function listPairs() {
-    const protein = choice.protein, body = find("pairs").tBodies[0];
+    const protein = choice.protein, body = find("pairs").tBodies[0], rates = protein.maps[choice.map].fdr;
     body.replaceChildren();
+    find("fdr").hidden = !(rates && rates.length);
     ranked(protein, protein.maps[choice.map]).forEach(([score, i, j], rank) => {
       const row = body.insertRow();
       const cells = [rank + 1, name(protein, i), name(protein, j), score.toFixed(4)];
       if (protein.known) cells.push(["no", "yes", "not known"][protein.state(i, j)]);
       else cells.push("");
-      cells.push(rate(protein.maps[choice.map], rank));
+      if (!find("fdr").hidden) cells.push(rate(protein.maps[choice.map], rank));
       cells.forEach((text) => { row.insertCell().textContent = text; });
       row.dataset.pair = `${i}-${j}`;
       row.addEventListener("click", () => select(i, j));
