@@ -38,7 +38,7 @@ def groups_of(command: str) -> tuple[str, ...]:
 
 
 def help_of(command: str, arguments: Iterable[str] = ()) -> str:
-    """What `--help` shows: examples, the groups of the command, the keys of the options chosen, and its own keys."""
+    """The text of `--help`: examples, the groups of the command, the keys of the options chosen, and its own keys."""
     groups = groups_of(command)
     parts = [_content(command)["hydra"]["help"]["header"].rstrip()]
     if "schedule" in groups:

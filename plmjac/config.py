@@ -158,7 +158,7 @@ def _misread(command: str, arguments: list[str]) -> str:
 
 
 def _meant(command: str, word: str) -> str:
-    """What an argument without a key may stand for, as the end of a sentence."""
+    """The keys that an argument without one may belong to, as the end of a sentence."""
     for group in groups_of(command):
         if word in options(group):
             return f"did you mean {'+' * (group in ADDED[command])}{group}={word}?"

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 PARTS = ("README.md", "docs", "examples", "scripts/predict.sbatch", "scripts/predict_array.sbatch", "conf/sweep")
-"""What is copied, by its path in a checkout; a wheel has it in plmjac/copied/ (pyproject.toml)."""
+"""The files that are copied, by their paths in a checkout; a wheel has it in plmjac/copied/ (pyproject.toml)."""
 
 
 def source() -> Path:

@@ -99,7 +99,7 @@ DIMENSIONS = {
     "L": "i", "L L": "i j", "A": "a", "20": "b", "20 20": "a b", "P": "pair", "2": "side", "layers": "layer",
     "heads": "head", "S": "chosen", "4": "bound", "N": "context", "W W": "u v",
 }  # fmt: skip
-"""What axes are called in the store: no name twice in an array, and of one size in all arrays of a protein."""
+"""Names of axes in the store: no name twice in an array, and of one size in all arrays of a protein."""
 
 READOUTS: dict[str, ReadoutSpec] = {}
 

@@ -50,7 +50,7 @@ def code_after(script: str, number: signal.Signals) -> tuple[int, str, float]:
     time.sleep(0.5)  # to be inside the call after it
     began = time.monotonic()
     process.send_signal(number)
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=30)
     return process.returncode, out + errors, time.monotonic() - began
 
 
@@ -71,7 +71,7 @@ def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
     time.sleep(0.5)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    process.communicate(timeout=30)
     assert process.returncode == 75
 
 
@@ -110,5 +110,5 @@ def test_during_start_up(tmp_path: Path) -> None:
         if line.startswith("import 'pydantic"):
             break
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    process.communicate(timeout=30)
     assert process.returncode == 75

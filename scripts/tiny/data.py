@@ -28,7 +28,7 @@ MAX_FLANK, SHORT_FLANK = 40, 14
 """Residues before the family's, and after, at most; two thirds of all flanks are short, as in crystal structures."""
 
 TAGS = ("GS", "GSHM", "GPLGS", "HHHHHH", "LEHHHHHH", "MGSSHHHHHHSSGLVPRGSH", "GSSGSSG", "M")
-"""What is left of purification, at the ends of many crystallised chains."""
+"""Purification tags, as they stand at the ends of many crystallised chains."""
 
 
 @dataclass(frozen=True)
