@@ -149,7 +149,7 @@ class Limit:
         return [(max(first, start), max(first, start, min(last, stop))) for start, stop in self.windows(length)]
 
     def attributes(self, length: int) -> dict[str, Any]:
-        """The attributes of a protein's group: windows where there are several, and positions where not all are mutated."""
+        """Attributes of a protein's group: windows where there are several, positions where not all are."""
         windows = self.windows(length)
         return {
             **({"windows": [list(window) for window in windows]} if len(windows) > 1 else {}),
@@ -294,7 +294,7 @@ Blocks = Callable[[ManifestRow], list[WorkItem]]
 
 @dataclass(frozen=True)
 class Portion:
-    """The part of a protein that one rank or shard computes: all of it, or where it is shared some of its blocks of rows.
+    """The part of a protein that a rank or shard computes: all of it, or where it is shared some of its blocks of rows.
 
     `starts` are the first rows of these blocks; none where it is all.
     """

@@ -123,7 +123,7 @@ def memory_of_machine(root: Path = Path("/")) -> int | None:
 
 
 def _left_in_cgroups(mount: Path, path: str) -> list[int]:
-    """The bytes that a cgroup and those it is in leave of their limits, version 1 or 2; the file cache counts as free."""
+    """Bytes that a cgroup and those it is in leave of their limits, version 1 or 2; file cache is free."""
     found, folder = [], mount / path.lstrip("/")
     for each in (folder, *folder.parents):
         if each != mount and mount not in each.parents:
