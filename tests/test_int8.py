@@ -86,6 +86,40 @@ def test_an_int8_store_reads_as_the_other(stores: tuple[Path, Path], predict: Ca
     assert open_store(stores[1])["b"].jacobian.shape == (25, 20, 25, 20)
 
 
+def test_what_the_format_promises_of_the_demo(tmp_path: Path, predict: Callable[..., int]) -> None:
+    """The figures of docs/format.md: bytes, and the map of what is read back beside that of the float16 array.
+
+    Of three of the ten domains, the two with the lowest correlations among them.
+    """
+    path = tmp_path / "demo.zarr"
+    keys = ("dataset.ids=[2O9S_A,1WVN_A,1TEN_A]", "model=tiny", "keep=[contacts,jacobian,jacobian_int8]")
+    assert predict("+dataset=demo", *keys, f"store={path}") == 0
+    taken = {"jacobian": 0, "jacobian_int8": 0, "jacobian_scale": 0}
+    all_pairs, apart, same, ratios = [], [], [], []
+    store = open_store(path)
+    for protein in (store[identifier] for identifier in store):
+        size = {
+            name: sum(each.stat().st_size for each in (protein.folder / name).rglob("*") if each.is_file())
+            for name in taken
+        }
+        taken = {name: taken[name] + size[name] for name in taken}
+        ratios.append((size["jacobian_int8"] + size["jacobian_scale"]) / size["jacobian"])
+        half = torch.from_numpy(protein.jacobian.astype(np.float32))
+        step = torch.from_numpy(protein.array("jacobian_scale").astype(np.float32))[:, None, :, None]
+        back = torch.from_numpy(protein.array("jacobian_int8").astype(np.float32)) * step
+        expected, found = contact_map(half).numpy(), contact_map(back).numpy()
+        for separation, into in ((1, all_pairs), (6, apart)):
+            chosen = np.triu_indices(len(protein), separation)
+            into.append(float(np.corrcoef(expected[chosen], found[chosen])[0, 1]))
+        chosen = np.triu_indices(len(protein), 6)
+        best = [set(np.argsort(-each[chosen])[: len(protein) // 2].tolist()) for each in (expected, found)]
+        same.append(len(best[0] & best[1]) / len(best[0]))
+    measured = f"r of all pairs {all_pairs}, from 6 apart {apart}, best L/2 {same}, bytes {ratios}, in all {taken}"
+    assert len(same) == 3
+    assert min(all_pairs) >= 0.999996 and min(apart) >= 0.99999, measured
+    assert min(same) >= 0.97 and max(ratios) < 0.48, measured
+
+
 def test_the_forecast_knows_its_bytes() -> None:
     sizes = {"L": 100, "R": 100, "A": 20}
     assert sum(spec.num_bytes(sizes) for spec in kept_for(["jacobian"])) == 100 * 20 * 100 * 20 * 2
