@@ -92,7 +92,13 @@ def test_what_the_format_promises_of_the_demo(tmp_path: Path, predict: Callable[
     Of three of the ten domains, the two with the lowest correlations among them.
     """
     path = tmp_path / "demo.zarr"
-    keys = ("dataset.ids=[2O9S_A,1WVN_A,1TEN_A]", "model=tiny", "keep=[contacts,jacobian,jacobian_int8]")
+    keys = (
+        "dataset.ids=[2O9S_A,1WVN_A,1TEN_A]",
+        "model=tiny",
+        "max_tokens=1024",
+        "threads=1",
+        "keep=[contacts,jacobian,jacobian_int8]",
+    )
     assert predict("+dataset=demo", *keys, f"store={path}") == 0
     taken = {"jacobian": 0, "jacobian_int8": 0, "jacobian_scale": 0}
     all_pairs, apart, same, ratios = [], [], [], []
