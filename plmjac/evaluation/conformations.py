@@ -108,6 +108,10 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
         raise EvaluationError(
             "nothing to score: give store=FOLDER, or evaluation.alignment=FILE for baselines, or both"
         )
+    if settings.clusters and settings.alignment is None:
+        raise EvaluationError(
+            "evaluation.clusters has no effect without evaluation.alignment=FILE, whose sequences they are"
+        )
     protein_a, both = two_structures({protein.id: protein for protein in inputs.structures}, settings)
     rows: list[dict[str, Any]] = []
     scored: list[Candidate] = []
@@ -131,6 +135,10 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
 
 def two_structures(structures: dict[str, Protein], settings: Settings) -> tuple[Protein, Conformations]:
     """A, and the contacts of both structures on its residues. Raises EvaluationError where they cannot be compared."""
+    if settings.a == settings.b:
+        raise EvaluationError(
+            f"evaluation.a and evaluation.b are both {settings.a}; two structures of one sequence are compared"
+        )
     a, b = (_structure(structures, key, name) for key, name in (("a", settings.a), ("b", settings.b)))
     of_a, of_b = match(a.sequence, b.sequence)
     _check_identity(a.sequence, of_a, b.sequence, of_b, f"evaluation.b={b.id}", settings)

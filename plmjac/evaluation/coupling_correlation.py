@@ -73,6 +73,8 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     stores = inputs.of_kind("jacobian")
     if not settings.alignments.exists():
         raise EvaluationError(f"evaluation.alignments={settings.alignments} does not exist; give a folder or a file")
+    if settings.protein is not None and settings.pair is None:
+        raise EvaluationError("evaluation.protein has no effect without evaluation.pair=[I,J], the pair of it to show")
     queries = read_queries(settings.queries) if settings.queries else None
     score = partial(_rows, queries=queries, settings=settings)
     rows = [row for store in stores for row in scored(stored_proteins(store), score, store)]

@@ -38,7 +38,9 @@ def _write(outcome: Outcome, out: Path, caution: str) -> dict[str, Path]:
     for key, draw in outcome.pictures.items():
         plots.save(plots.warned(draw(), caution), out / "proteins" / f"{key}.png")
     if outcome.pictures:
-        log.info("pictures: %s, one for each of %d proteins", out / "proteins", len(outcome.pictures))
+        number = len(outcome.pictures)
+        said = f"one for each of {number} proteins" if number > 1 else "of one protein"
+        log.info("pictures: %s, %s", out / "proteins", said)
     for name, data in outcome.files.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(data)

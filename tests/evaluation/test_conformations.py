@@ -141,6 +141,10 @@ def test_what_cannot_be_compared_is_said(structures: dict[str, Protein], tmp_pat
         evaluate(inputs, _settings(b="C"))
     with pytest.raises(EvaluationError, match="nothing to score"):
         evaluate(Inputs((), lambda: structures.values()), _settings())
+    with pytest.raises(EvaluationError, match=r"clusters has no effect without evaluation\.alignment"):
+        evaluate(inputs, _settings(clusters=3))
+    with pytest.raises(EvaluationError, match=r"evaluation\.a and evaluation\.b are both A"):
+        evaluate(inputs, _settings(b="A"))
     other = {**structures, "B": Protein("B", SEQUENCE[::-1], structure=_structure(IN_B))}
     with pytest.raises(EvaluationError, match=r"residues are those of A, below evaluation.min_identity=0.8"):
         evaluate(Inputs((store,), lambda: other.values()), _settings())

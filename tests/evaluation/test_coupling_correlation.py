@@ -130,6 +130,8 @@ def test_what_cannot_be_done_is_a_sentence(tmp_path: Path, folder: Path) -> None
     for pair in ([0, 5], [3, 3], [3, 99]):
         with pytest.raises(EvaluationError, match="counted from 0; the columns hold 1 to 14"):
             evaluate(Inputs((store,), lambda: []), settings(folder, protein="two", pair=pair))
+    with pytest.raises(EvaluationError, match=r"protein has no effect without evaluation\.pair"):
+        evaluate(Inputs((store,), lambda: []), settings(folder, protein="two"))
     with pytest.raises(EvaluationError, match="none of the stores"):
         evaluate(Inputs((store,), lambda: []), settings(folder, protein="9ABC", pair=[1, 2]))
     maps = written_store(tmp_path / "maps.zarr", {"one": {"contacts": np.zeros((9, 9))}})
