@@ -110,14 +110,15 @@ def fingerprints(folder: Path) -> list[str]:
     """The share of strong pairs that look like the typical one."""
     row = pd.read_csv(folder / "fingerprints_summary.csv").iloc[0]
     cosines = {name.removeprefix("cosine, "): f"{row[name]:.2f}" for name in row.index if name.startswith("cosine, ")}
+    alike = round(row["contact-like"] * row["pairs"])
+    others = f", of the others {row['of the others']:.0%}" if alike < row["pairs"] else ""
     return [
         "## Fingerprints",
         "",
         paragraph(
-            f"The best 1.5 L pairs of each domain under `{row['model']}` ({row['pairs']:.0f} pairs): "
-            f"{row['contact-like']:.0%} are contact-like (cosine of their 20 x 20 couplings with the mean block of the "
-            f"main cluster from 0.07 on); {row['precision of these']:.0%} of these touch, "
-            f"{row['of the others']:.0%} of the others. Mean cosines:"
+            f"The best 1.5 L pairs of each domain under `{row['model']}`: {alike} of {row['pairs']:.0f} are "
+            f"contact-like (cosine of their 20 x 20 couplings with the mean block of the main cluster from 0.07 on); "
+            f"{row['precision of these']:.0%} of these touch{others}. Mean cosines:"
         ),
         "",
         *markdown(pd.DataFrame([cosines])),

@@ -116,9 +116,9 @@ def relatives(folder: Path) -> str:
 
 
 def fingerprint(folder: Path) -> str:
-    """The share of strong pairs that look like the store's typical pair."""
+    """How many strong pairs look like the store's typical pair."""
     row = pd.read_csv(folder / "fingerprints" / "fingerprints_summary.csv").iloc[0]
-    return f"{row['contact-like']:.0%} of {int(row['pairs'])} pairs"
+    return f"{round(row['contact-like'] * row['pairs'])} of {int(row['pairs'])} pairs"
 
 
 ROWS: list[tuple[str, str, str, Number]] = [
