@@ -1,4 +1,4 @@
-"""What many tests share: a debug model, small inputs, and predict runs in this process or in one of their own."""
+"""Fixtures of many tests: a debug model, small inputs, and predict runs in this process or in one of their own."""
 
 import atexit
 import os

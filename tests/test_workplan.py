@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plmjac.limit import Limit
 from plmjac.records import Filtered, Protein, Rejected, WorkItem
 from plmjac.workplan import (
     CHUNK_BYTES,
     DEAR,
-    Limit,
     ManifestRow,
     Shard,
     Stored,
