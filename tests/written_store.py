@@ -32,9 +32,11 @@ def written_store(
     `bad` are ids that failed; sequences are random but fixed where none is given. `attributes` are those of every
     protein (windows, positions).
     """
-    create_or_check(
-        path, {"kind": "jacobian", "model": {"name": model}}, {"config": {"dataset": dict(dataset or {"name": "demo"})}}
-    )
+    identity = {
+        "kind": "jacobian", "model": {"name": model, "weights_sha256": "0" * 64},
+        "keep": sorted({name for values in arrays.values() for name in values}),
+    }  # fmt: skip
+    create_or_check(path, identity, {"config": {"dataset": dict(dataset or {"name": "demo"})}})
     rows = [ManifestRow(each, each, 0, "", status="failed", reason="no residue") for each in bad]
     for identifier, values in arrays.items():
         sequence = (sequences or {}).get(identifier) or sequence_of(len(next(iter(values.values()))))

@@ -93,8 +93,8 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
     )
     rows = [row for protein in proteins for row in _sweep(protein, order, chosen_on, settings)]
     by_protein = pd.DataFrame(rows, columns=TABLES["attention_sweep_by_protein"])
-    sweep = by_protein.groupby(["set", "map", "k"], sort=False)[MEASURE].agg(["size", "mean"]).reset_index()
-    sweep = sweep.rename(columns={"size": "n", "mean": MEASURE})[TABLES["attention_sweep"]]
+    sweep = by_protein.groupby(["set", "map", "k"], sort=False)[MEASURE].agg(["count", "mean"]).reset_index()
+    sweep = sweep.rename(columns={"count": "n", "mean": MEASURE})[TABLES["attention_sweep"]]
     ranked = [(rank, *head, mean[head]) for rank, head in enumerate(order, start=1)]
     tables = {
         "attention_heads": pd.DataFrame(ranked, columns=TABLES["attention_heads"]),
@@ -154,11 +154,11 @@ def _score(protein: Labelled, settings: Settings) -> Row:
     """The precision of every head on a protein, or the reason why it has none."""
     contacts = protein.contacts(settings.atom, settings.cutoff)
     low, high = RANGES[settings.range]
-    any_map = np.zeros((len(protein), len(protein)))
-    if reason := reason_for_nan(ranked_hits(any_map, contacts, low, high)):
+    maps = protein.stored.array("attention_heads")
+    # Every head has the same pairs: all, or those that stand in one window.
+    if reason := reason_for_nan(ranked_hits(maps[0, 0].astype(np.float32), contacts, low, high)):
         return {"reason": reason}
-    precision = head_precision(protein.stored.array("attention_heads"), contacts, low, high)
-    return {"scored": ScoredProtein(protein, contacts, precision)}
+    return {"scored": ScoredProtein(protein, contacts, head_precision(maps, contacts, low, high))}
 
 
 def _selected(proteins: Sequence[ScoredProtein], settings: Settings) -> set[str]:

@@ -1,8 +1,9 @@
 """Inverse covariance, partial correlation and a Markov random field of each protein's family beside the store's maps.
 
 An alignment speaks of the residues in its columns only. All maps of a protein, the store's included, are therefore
-scored on these residues, L is their number, and a pair with a residue outside them is no candidate. What could not be
-computed is a row with NaN and the reason. Each baseline map is kept on disk as soon as it is there, so that a run that
+scored on these residues, L is their number, and a pair with a residue outside them is no candidate; nor is one that a
+map of the stores lacks (windows, positions), for the baselines neither. What could not be computed is a row with NaN
+and the reason. Each baseline map is kept on disk as soon as it is there, so that a run that
 was killed goes on where it was, and a second store is scored in seconds.
 """
 
@@ -12,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from tqdm import tqdm
 
@@ -149,39 +150,51 @@ def _protein(
     inside[alignment.positions] = True
     known = Contacts(contacts.pairs, contacts.resolved & inside)
     row |= {"neff": effective_sequences(alignment.states, settings.maps), "resolved": int(known.resolved.sum())}
-    rows = []
-    for named, protein in held:
-        facts = {**row, "store": named["store"], "model": named["model"]}
-        rows += _stored(protein, known, len(alignment.positions), facts)
+    rows, there = [], ~np.eye(len(sequence), dtype=bool)
+    maps = [(named, *each) for named, protein in held for each in _maps(protein)]
+    for *_, scores in maps:
+        there &= ~np.isnan(scores) if isinstance(scores, np.ndarray) else True
+    for named, name, scores in maps:
+        facts = {**row, "store": named["store"], "model": named["model"], "method": name}
+        if isinstance(scores, str):
+            rows.append({**facts, "reason": scores})
+        else:
+            each = _scores(np.where(there, scores, np.nan), known, len(alignment.positions))
+            rows += [{**facts, **of_range} for of_range in each]
     for method in settings.methods:
-        rows += _baseline(method, alignment, known, row, settings)
+        rows += _baseline(method, alignment, known, there, row, settings)
     return rows
 
 
+def _maps(protein: Labelled) -> Iterator[tuple[str, Float[np.ndarray, "L L"] | str]]:
+    """The maps that a store keeps of a protein; in the place of a damaged one the reason."""
+    for name in protein.maps:
+        try:
+            yield name, protein.array(name)
+        except CorruptStoreError as error:
+            yield name, str(error)
+
+
 def _baseline(
-    method: Method, alignment: AlignmentOfProtein, contacts: Contacts, row: Row, settings: Settings
+    method: Method,
+    alignment: AlignmentOfProtein,
+    contacts: Contacts,
+    there: Bool[np.ndarray, "L L"],
+    row: Row,
+    settings: Settings,
 ) -> list[Row]:
-    """The rows of one baseline of one protein; a single one with the reason where it cannot be computed."""
+    """The rows of one baseline of one protein; a single one with the reason where it cannot be computed.
+
+    `there` are the pairs that are scored.
+    """
     limits = Limits(settings.memory_limit * GB, settings.iterations)
     try:
         made = baseline_map(method, alignment.states, limits, settings.maps)
     except ValueError as error:
         return [{**row, "method": method, "reason": str(error)}]
-    scores = spread(made.contacts, alignment, len(contacts.resolved))
+    scores = np.where(there, spread(made.contacts, alignment, len(contacts.resolved)), np.nan)
     facts = {**row, "method": method, "precision": made.precision, "seconds": made.seconds}
     return [{**facts, **each} for each in _scores(scores, contacts, len(alignment.positions))]
-
-
-def _stored(protein: Labelled, contacts: Contacts, length: int, row: Row) -> list[Row]:
-    """The rows of a store's maps of one protein; `length` is the number of residues in the alignment's columns."""
-    rows = []
-    for name in protein.maps:
-        facts = {**row, "method": name}
-        try:
-            rows += [{**facts, **scores} for scores in _scores(protein.array(name), contacts, length)]
-        except CorruptStoreError as error:
-            rows.append({**facts, "reason": str(error)})
-    return rows
 
 
 def spread(contacts: Float[np.ndarray, "C C"], alignment: AlignmentOfProtein, length: int) -> Float[np.ndarray, "L L"]:

@@ -1,6 +1,7 @@
 """Proteins in windows, or mutated in part: pairs that were not computed are never ranked, counted or printed."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from support import composed
 from written_store import sequence_of, written_store
 
 import plmjac
+from plmjac.alphabet import encode
+from plmjac.coevolution import coevolution
 from plmjac.evaluation import find
 from plmjac.evaluation.approximations import Settings as Approximations
 from plmjac.evaluation.approximations import _agreement
@@ -69,12 +72,12 @@ def protein() -> Protein:
     }))  # fmt: skip
 
 
-def run(name: str, *stores: Store, **changes: object) -> Outcome:
+def run(name: str, *stores: Store, structures: Sequence[Protein] = (), **changes: object) -> Outcome:
     """An evaluation with the keys of its YAML, changed; what it prints has no NaN, and its figures can be drawn."""
     config = composed("evaluate", f"+evaluation={name}", *changes.pop("words", ()))  # type: ignore[arg-type, misc]
     assert isinstance(config["evaluation"], dict)
     settings = find(name).Settings.model_validate({**config["evaluation"], **changes})
-    outcome = find(name).evaluate(Inputs(stores, lambda: [protein()]), settings)
+    outcome = find(name).evaluate(Inputs(stores, lambda: structures or [protein()]), settings)
     assert not re.search(r"\bnan\b", outcome.text, re.IGNORECASE), outcome.text
     for draw in (*outcome.figures.values(), *outcome.pictures.values()):
         draw().canvas.draw()
@@ -115,6 +118,59 @@ def test_evaluations_of_whole_jacobians_say_why_not(store: Store, tmp_path: Path
     ):
         outcome = run(name, store, **changes)
         assert outcome.scored == 0 and "its Jacobian " in outcome.text and " only" in outcome.text
+
+
+def brute_precision(scores: np.ndarray, there: np.ndarray, count: int) -> float:
+    """Share of contacts among the first `count` pairs from the highest score down, of those `there`."""
+    contacts = protein().structure.contacts("cb", 8.0)  # type: ignore[union-attr]
+    pairs = [(-scores[i, j], i, j) for i in range(LENGTH) for j in range(i + 6, LENGTH) if there[i, j]]
+    return float(np.mean([contacts.pairs[i, j] for _, i, j in sorted(pairs)[:count]]))
+
+
+def test_heads_are_scored_on_the_pairs_there_are(kind: str, tmp_path: Path) -> None:
+    """A protein of which no contact stands in a window has a reason, and does not spoil the mean of the others."""
+    heads = np.array([[scores_of("windows", 1), scores_of("windows", 2)], [scores_of("windows", 3)] * 2])
+    if kind == "positions":  # attention is that of the whole protein
+        heads = np.nan_to_num(heads)
+    whole = ~np.isnan(heads[0, 0])
+    arrays = {"attention_heads": heads, "contacts": scores_of(kind, 4)[slice(*ROWS[kind])]}
+    store = written_store(
+        tmp_path / "h.zarr", {"p": arrays, "q": arrays}, sequences={"p": SEQUENCE, "q": sequence_of(LENGTH, 1)},
+        attributes=EXTENTS[kind],
+    )  # fmt: skip
+    apart = protein().structure.contacts("cb", 8.0).pairs & ~known_of("windows") & ~known_of(kind)  # type: ignore[union-attr]
+    other = ContactList({("cb", 8.0): Contacts(apart, np.ones(LENGTH, dtype=bool))})
+    structures = [protein(), Protein("q", sequence_of(LENGTH, 1), structure=other)]
+    outcome = run("attention_heads", store, structures=structures, k=2, sweep=[1, 4], range="all")
+    table = outcome.tables["attention_heads_by_protein"]
+    assert ("not scored: q: the structure has no contact in this range" in outcome.text) == (kind == "windows")
+    found = table[table["protein"] == "p"]["P@L/2"].tolist()
+    assert found == pytest.approx([brute_precision(head.astype(np.float32), whole, LENGTH // 2)
+                                   for layer in heads for head in layer])  # fmt: skip
+    sweep = outcome.tables["attention_sweep"].set_index(["map", "k"])
+    by_protein = outcome.tables["attention_sweep_by_protein"].set_index(["protein", "map"])["P@L/2"]
+    assert sweep.loc[("contacts", 0), "n"] == 1 and np.isfinite(sweep["P@L/2"]).all()
+    assert by_protein["p", "contacts"].item() == pytest.approx(
+        brute_precision(scores_of(kind, 4), known_of(kind), LENGTH // 2)
+    )
+
+
+def test_baselines_are_scored_on_the_pairs_of_the_store(kind: str, store: Store, tmp_path: Path) -> None:
+    families = tmp_path / "families"
+    families.mkdir()
+    rows = [SEQUENCE, *(sequence_of(LENGTH, seed) for seed in range(1, 60))]
+    (families / "p.a3m").write_text("".join(f">s{at}\n{row}\n" for at, row in enumerate(rows)))
+    outcome = run(
+        "linear_baselines", store, words=(f"evaluation.alignments={families}",), maps=None, iterations=2, bootstrap=10
+    )  # fmt: skip
+    table = outcome.tables["linear_baselines"]
+    found = table[table["range"] == "all"].set_index("method")
+    assert len(found) == 4 and (found["pairs"] == np.triu(known_of(kind), 6).sum()).all()
+    states = encode("".join(rows)).reshape(60, LENGTH).astype(np.int8)
+    covariance = coevolution(states)[1].astype(np.float32)
+    for method, scores in (("contacts", scores_of(kind, 1).astype(np.float32)), ("inverse_covariance", covariance)):
+        expected = [brute_precision(scores, known_of(kind), LENGTH // part) for part in (1, 2, 5)]
+        assert found.loc[method, ["P@L", "P@L/2", "P@L/5"]].tolist() == pytest.approx(expected)
 
 
 def test_false_discovery(kind: str, store: Store, tmp_path: Path) -> None:
