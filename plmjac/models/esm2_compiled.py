@@ -104,7 +104,7 @@ class Esm2Compiled(Esm2Fused):
             super()._without_maps(ids, x, table, turn)
             return
         cos, sin = turn[:, 0, 0].real.contiguous(), turn[:, 0, 0].imag.contiguous()
-        for block in x.split(sequences_together(x)):
+        for block in torch.split(x, sequences_together(x)):
             hidden = block
             for tensor, sizes in ((hidden, (0, 1)), (cos, (0,)), (sin, (0,))):
                 for axis in sizes:

@@ -179,8 +179,8 @@ class Esm2Fast(Esm2Adapter):
         else:
             self._without_maps(ids, x, table, turn)
         if "attention" in readouts and heads is None:
-            shape = (self.architecture.num_layers, self.architecture.num_heads)
-            results["attention"] = results["attention"].unflatten(1, shape)
+            maps, shape = results["attention"], (self.architecture.num_layers, self.architecture.num_heads)
+            results["attention"] = maps.view(len(maps), *shape, *maps.shape[2:])
         if "logits" in readouts:
             results["logits"] = self._logits(x[:, 1:-1])
         if "representation" in readouts:
@@ -198,7 +198,7 @@ class Esm2Fast(Esm2Adapter):
     ) -> None:
         """Apply all layers to `x` in place, a few sequences at a time."""
         size = sequences_together(x)
-        blocks = list(zip(ids.split(size), x.split(size), strict=True))
+        blocks = list(zip(torch.split(ids, size), torch.split(x, size), strict=True))
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, FastLayer)
             tabled = table is not None and number == 0
