@@ -122,7 +122,7 @@ def test_what_the_format_promises_of_the_demo(tmp_path: Path, predict: Callable[
         chosen = np.triu_indices(len(protein), 6)
         best = [set(np.argsort(-each[chosen])[: len(protein) // 2].tolist()) for each in (expected, found)]
         same.append(len(best[0] - best[1]))
-    measured = f"r of all pairs {all_pairs}, from 6 apart {apart}, best L/2 that are others {same}, bytes {ratios}, in all {taken}"
+    measured = f"r of all pairs {all_pairs}, from 6 apart {apart}, other best pairs {same}, bytes {ratios}, {taken}"
     assert len(same) == 3
     assert min(all_pairs) >= 0.999996 and min(apart) >= 0.99998, measured
     assert max(same) <= 1 and max(ratios) < 0.48, measured
