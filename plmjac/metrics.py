@@ -133,7 +133,7 @@ def in_words(low: int, high: int | None) -> str:
 
 
 def reason_for_nan(hits: Bool[np.ndarray, " N"]) -> str:
-    """Why a precision is NaN, in words; empty where it is a number."""
+    """Reason why a precision is NaN; empty if it is a number."""
     if len(hits) == 0:
         return "no pair of resolved residues in this range"
     return "" if hits.any() else "the structure has no contact in this range"

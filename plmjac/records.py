@@ -320,7 +320,7 @@ class WorkItem:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a protein could not be computed; it ends that protein and no other."""
+    """Reason why a protein could not be computed; the others of the run continue."""
 
     item: WorkItem
     reason: str

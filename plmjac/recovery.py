@@ -21,7 +21,7 @@ RECOVERED = 0.5
 
 @dataclass(frozen=True)
 class JumpRule:
-    """When a curve jumps: it rises by `height` or more from one step to the next.
+    """Rule for a jump of a curve: it rises by `height` or more from one step to the next.
 
     The jump is stable where of the `window` values from it on at most `exceptions` lie more than `drop` below it.
     """

@@ -136,15 +136,11 @@ class RandomAvoiding(_Random):
     distance: NonNegativeInt
 
     def identity(self) -> dict[str, Any]:
-        """Its keys under the name that stores have known it by since there were any, so that they go on."""
+        """Its keys under its first name, so that older stores can be resumed."""
         return {**self.model_dump(), "name": "random_avoiding_30"}
 
     def _distance(self) -> int:
         return self.distance
-
-
-AnySchedule = Flanking | Random | RandomAvoiding
-"""The schedules of a recovery run, told apart by `name`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ elsewhere. The authors' own random draws had no seed and cannot be repeated; `li
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32, Int64
@@ -28,28 +28,6 @@ class Evidence:
     contacts: Float[np.ndarray, "L L"] | None = None
     secondary_structure: str | None = None
     listed: Any = None
-
-
-@runtime_checkable
-class SegmentChoice(Protocol):
-    """A way of choosing segments."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the configuration."""
-        ...
-
-    def possible(self, length: int, listed: Any) -> list[Segment]:
-        """Upper bound on the segments of a protein of this length (for forecasts)."""
-        ...
-
-    def choose(self, evidence: Evidence, key: Key) -> list[Segment]:
-        """The segments of one protein in order; none where nothing in it is as asked for.
-
-        `key` is (seed, protein), on which random draws depend. Raises ValueError where something that is needed is not
-        evidence.
-        """
-        ...
 
 
 class _Choice(BaseModel):

@@ -81,7 +81,7 @@ def surface(atoms: Atoms, *, radius: float = 5.0, probe: float = 1.4, points: in
 
 
 def side_chain(atoms: Atoms) -> Bool[np.ndarray, " A"]:
-    """Which atoms are of a side chain; glycine, which has none, is counted with its C-alpha."""
+    """Mask of side-chain atoms; glycine, which has none, counts with its C-alpha."""
     glycine = np.array([atoms.sequence[number] == "G" for number in atoms.residue])
     names = np.array(atoms.name)
     chosen: Bool[np.ndarray, " A"] = ~np.isin(names, sorted(BACKBONE)) | (glycine & (names == "CA"))

@@ -68,7 +68,7 @@ def drawn(tokens: Int64[Tensor, " L"], count: int, draw: np.random.Generator) ->
 def designed(
     tokens: Int64[Tensor, " L"], together: int, number: int, draw: np.random.Generator
 ) -> Float[Tensor, "N L 20"]:
-    """Which substitutions each forward has: positions in random groups, each one's letters in turn in random order."""
+    """Substitutions of each forward: positions in random groups, with the letters of each in random order."""
     length, design = len(tokens), torch.zeros(number, len(tokens), NUM_AMINO_ACIDS, dtype=torch.float64)
     letters = [drawn(tokens[i : i + 1], 19, draw)[0].tolist() for i in range(length)]
     row, turn = 0, [0] * length

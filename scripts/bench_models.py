@@ -1,4 +1,4 @@
-"""What benchmark.py compares with: the authors' loop and transformers' module, with the same random weights."""
+"""Models that benchmark.py compares with: the authors' loop and transformers' module, with the same random weights."""
 
 from collections.abc import Callable
 from typing import Any

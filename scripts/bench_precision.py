@@ -1,4 +1,4 @@
-"""What half precision does to contact maps: correlation, overlap of the best pairs, P@L where contacts are known."""
+"""Effect of half precision on contact maps: correlation, overlap of the best pairs, P@L where contacts are known."""
 
 from collections.abc import Callable
 from typing import Any
@@ -79,7 +79,7 @@ def _proteins(count: int) -> list[tuple[str, Tensor, Tensor]]:
 
 
 def rounding_rows(*, quick: bool) -> list[dict[str, Any]]:
-    """How far float32 maps are from the float64 map, as a share of its largest entry, on the CPU: largest and rms.
+    """Errors of float32 maps against the float64 map, relative to its largest entry, on the CPU: largest and rms.
 
     On weights as they are before training, whose couplings are near float32 rounding, and on weights that spread logits
     as a trained model does; the reduction is in float64. The float64 map is transformers' module in double precision.

@@ -92,7 +92,7 @@ class Contenders:
         self.max_tokens, self.device = max_tokens, device
 
     def count_of(self, kind: str, count: int) -> int:
-        """How many positions a round times; the two in float32 are kept short on a GPU, which they keep busy anyway."""
+        """Number of positions that a round times; few for the two in float32 on a GPU, which they keep busy anyway."""
         return min(count, 2) if self.device == "cuda" and kind in ("authors", "plain") else count
 
     def rows(self, kind: str, tokens: Tensor, start: int, stop: int) -> Tensor | np.ndarray:
@@ -154,7 +154,7 @@ def matrix_rate(device: str, precision: Precision) -> float:
 
 
 def positions_per_round(length: int, max_tokens: int, quick: bool) -> int:
-    """How many positions make about a whole number of our forwards, at least two."""
+    """Number of positions that make about a whole number of our forwards, at least two."""
     if quick:
         return 1
     mutants = max(1, max_tokens // (length + 2))
@@ -267,7 +267,7 @@ def summary(result: dict[str, Any], rate: float) -> dict[str, Any]:
 
 
 def machine(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was measured on, and with what."""
+    """Machine and versions of the measurement."""
     import transformers
 
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()

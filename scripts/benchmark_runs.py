@@ -36,7 +36,7 @@ from plmjac.alphabet import AMINO_ACIDS
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command took: seconds of the loop as printed (NaN if it had nothing to do), of it all, and peak bytes."""
+    """Cost of a command: seconds of the loop as printed (NaN for an empty one) and in all, and peak bytes."""
 
     loop: float
     whole: float

@@ -63,7 +63,7 @@ def run(module: str, *arguments: str) -> None:
 
 
 def training_facts(model: str) -> dict[str, Any]:
-    """What the header of the bundled model says of its training; nothing for any other."""
+    """Note on training in the header of the bundled model; empty for other models."""
     path = Path(plmjac.models.__file__).with_name(f"{model}.safetensors")
     if not path.exists():
         return {}

@@ -78,7 +78,7 @@ def _plain(name: str) -> str:
 
 
 def why_not(part: str, device: str) -> str:
-    """Why a part cannot run here; empty where it can."""
+    """Reason why a part cannot run here; empty if it can."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():

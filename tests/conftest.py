@@ -1,4 +1,4 @@
-"""What many tests share: a debug model, small inputs, and predict runs in this process or in one of their own."""
+"""Fixtures of many tests: a debug model, small inputs, and predict runs in this process or in one of their own."""
 
 import atexit
 import os
@@ -29,14 +29,18 @@ SLOW_FILES = (
     "test_loggers", "test_memory", "test_recovery", "test_commands", "test_readme", "test_substitutions",
     "test_interruption", "test_windows", "test_faults", "test_placement", "test_start", "test_compiling", "test_shards",
     "test_sharing", "test_at_hand", "test_part_of_protein", "test_reproduce_paper", "test_couplings_kept", "test_int8",
-    "test_lock",
+    "test_lock", "test_surface", "test_gpu_check", "test_notebook", "test_saved_rows", "test_chains",
 )  # fmt: skip
 SLOW_TESTS = (
     "test_the_installed_wheel_works", "test_help_teaches", "test_compressed_input_from_the_command_line",
     "test_help_and_mistakes_are_answered", "test_every_chain_of_real_structures", "test_a_folder_that_is_gone",
     "test_a_single_process_with_stale_variables", "test_intervals_cover_the_mean",
     "test_the_8m_architecture_equals_the_plain_loop", "test_batches_do_not_change_the_numbers",
-    "test_repair_and_the_same_commands",
+    "test_repair_and_the_same_commands", "test_many_records_of_one_name", "test_the_seed_decides",
+    "test_a_sentence_names_what_was_given", "test_without_a_home_the_cache", "test_a_reader_who_has_seen_enough",
+    "test_two_chains_of_a_large_assembly", "test_4uv3", "test_debug_equals_the_plain_loop", "test_a_multirun_runs",
+    "test_a_command_is_its_module", "test_threads_asked_for_on_resuming", "test_counts_of_the_paper",
+    "test_the_real_set",
 )  # fmt: skip
 """Left out by `make test-quick`: whole runs, processes of their own, training. Everything else is quick."""
 

@@ -10,10 +10,10 @@ from support import tree
 from plmjac.inference import loop
 from plmjac.inference.jacobian_task import JacobianTask
 from plmjac.inference.memory import Peaks, memory_of_machine
+from plmjac.limit import Limit
 from plmjac.models import size_of
 from plmjac.store import open_store, read_manifest
 from plmjac.substitutions import AllSubstitutions
-from plmjac.workplan import Limit
 
 Predict = Callable[..., int]
 LONG = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNLSGAEKAVQVKVK"

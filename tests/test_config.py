@@ -93,7 +93,7 @@ def test_nearest() -> None:
 def test_the_command_line_names_the_mistake(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What Hydra itself would refuse, in this process: exit code 2 and the nearest right word."""
+    """Mistakes that Hydra itself refuses: exit code 2 and the nearest right word."""
     from plmjac import config
 
     monkeypatch.setattr(sys, "argv", ["predict", *arguments])

@@ -11,12 +11,13 @@ from support import composed, jacobian_in_float32, tree
 
 import plmjac
 from plmjac.config import UsageError
+from plmjac.limit import Limit, parse_positions
 from plmjac.metrics import ranking
 from plmjac.models import load_model
 from plmjac.plan import plan
 from plmjac.store import StoreError, open_store, read_manifest
 from plmjac.verify import verify
-from plmjac.workplan import Limit, ManifestRow, parse_positions, work_items
+from plmjac.workplan import ManifestRow, work_items
 
 Predict = Callable[..., int]
 SEQUENCE = "".join("ACDEFGHIKLMNPQRSTVWY"[k * k % 19] for k in range(40))

@@ -24,7 +24,7 @@ def inputs(fasta: Path, tmp_path: Path) -> list[tuple[str, ...]]:
 
 @pytest.fixture
 def store(inputs: list[tuple[str, ...]], predict: Predict, tmp_path: Path) -> Path:
-    """What those runs gave."""
+    """Results of those runs."""
     assert [predict(*arguments) for arguments in inputs] == [0, 0]
     return tmp_path / "run.zarr"
 

@@ -151,7 +151,7 @@ def test_ranks_end_with_a_launcher_that_was_killed(
 
 
 def is_running(process: int) -> bool:
-    """Whether a process is there and no zombie that nobody has collected."""
+    """True if a process exists and is no zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:

@@ -14,7 +14,6 @@ from plmjac.schedules import (
     END_OF_PROTEIN,
     TOO_FEW_LEFT,
     WINDOWS_MEET,
-    AnySchedule,
     Flanking,
     Random,
     RandomAvoiding,
@@ -23,6 +22,8 @@ from plmjac.schedules import (
     num_contexts,
 )
 from plmjac.segments import Listed, close_pair, diagonal, pair_around
+
+AnySchedule = Flanking | Random | RandomAvoiding
 
 LENGTH = 150
 SEGMENTS = [diagonal(30, 22), diagonal(1, 22), pair_around(40, 110, 11), close_pair(60, 11, 5)]
@@ -42,7 +43,9 @@ def avoiding(distance: int = 30, **settings: Any) -> RandomAvoiding:
     return RandomAvoiding(name="random_avoiding_30", **{**DRAWS, "distance": distance, **settings})
 
 
-def expected(schedule: AnySchedule, segment: Segment, step: int, repeat: int) -> Bool[np.ndarray, " L"]:
+def expected(
+    schedule: Flanking | Random | RandomAvoiding, segment: Segment, step: int, repeat: int
+) -> Bool[np.ndarray, " L"]:
     """Ten lines by sets, with the random numbers made from the key by hand."""
     first, second = (set(range(a, b)) for a, b in segment.windows)
     if isinstance(schedule, Flanking):

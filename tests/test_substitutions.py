@@ -1,4 +1,4 @@
-"""What each position is set to, against mutants made one by one, and whole runs of every kind of substitution."""
+"""Substitutions of each position against mutants made one by one, and whole runs with every kind of substitution."""
 
 import dataclasses
 from collections.abc import Callable

@@ -35,7 +35,7 @@ PAPER = {
     "pairs_over_100": ({"name": "pairs", "size": 11, "min_separation": 100, "max_separation": None}, "keep"),
     "close_pairs": ({"name": "close_pairs", "size": 11, "gap": 5, "threshold": 10, "per_protein": 3}, "mask"),
 }
-"""What the paper's runs are, and whether they show BOS and EOS (science: Zhang et al. 2024, their repository)."""
+"""The paper's runs, and whether they show BOS and EOS (Zhang et al. 2024 and their repository)."""
 
 
 @pytest.mark.parametrize("experiment", sorted(set(options("experiment")) - set(PAPER)))
@@ -131,7 +131,7 @@ def as_agent(words: list[str]) -> None:
 
 
 def offline_run(store: Path) -> dict[str, Any]:
-    """What the one offline W&B run beside a store recorded: id, sweep, config, last value of each metric, exit code."""
+    """Record of the one offline W&B run beside a store: id, sweep, config, last value of each metric, exit code."""
     (path,) = Path(f"{store}-logs").rglob("run-*.wandb")
     found: dict[str, Any] = {"config": {}, "history": {}, "files": path.parent / "files"}
     for record in wandb_records(path):

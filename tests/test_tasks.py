@@ -1,4 +1,4 @@
-"""What holds for every kind of run; and that a readout, or a kind of run, is one registration away."""
+"""Behaviour common to all kinds of run; a new readout or kind of run takes one registration."""
 
 import json
 from collections.abc import Callable

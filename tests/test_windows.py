@@ -16,12 +16,12 @@ from support import command, composed, tree
 
 import plmjac
 from plmjac.config import UsageError
+from plmjac.limit import Limit
 from plmjac.metrics import ranking
 from plmjac.models import load_model
 from plmjac.plan import plan
 from plmjac.store import open_store, read_manifest
 from plmjac.verify import verify
-from plmjac.workplan import Limit
 
 Predict = Callable[..., int]
 SEQUENCE = "".join("ACDEFGHIKLMNPQRSTVWY"[k * k % 19] for k in range(50))

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plmjac.limit import Limit
 from plmjac.records import Filtered, Protein, Rejected, WorkItem
 from plmjac.workplan import (
     CHUNK_BYTES,
     DEAR,
-    Limit,
     ManifestRow,
     Shard,
     Stored,
@@ -229,10 +229,10 @@ def test_merge_sees_what_was_deleted() -> None:
 
 
 def test_many_records_of_one_name_are_numbered_at_once() -> None:
-    """20,000 of them: with a search from 2 on for each it would be 200 million steps."""
+    """20,000 of them: with a search from 2 on for each it would be 200 million steps, minutes of a processor."""
     began = time.process_time()
     rows = manifest(Protein("protein", "MK") for _ in range(20_000))
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < 40
     assert [row.key for row in rows[:3]] == ["protein", "protein%232", "protein%233"]
     assert len({row.key for row in rows}) == 20_000
 

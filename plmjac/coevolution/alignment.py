@@ -183,7 +183,7 @@ def _unequal(rows: Rows) -> tuple[str, str] | None:
 
 
 def columns_of_query(query: str) -> Int64[np.ndarray, " L"]:
-    """Which columns of an alignment the query has a residue in, given the query's aligned row (`-` for a gap)."""
+    """Mask of the columns in which the query has a residue, from its aligned row (`-` for a gap)."""
     return np.flatnonzero([letter not in "-." for letter in query])
 
 
@@ -247,7 +247,7 @@ def load_alignment_for(
 
 
 def match(query: str, sequence: str) -> tuple[Int64[np.ndarray, " C"], Int64[np.ndarray, " C"]]:
-    """Which residue of the query is which of the sequence, as two lists of indices in step.
+    """Residues of the query and the residues of the sequence that they match, as two lists of indices.
 
     The first place where the query stands in the sequence letter by letter; else a global alignment in which ends are
     free (match 2, mismatch -1, gap -5 and -0.5).

@@ -55,7 +55,7 @@ def relabelled(seed: int) -> str:
 
 
 def permutation(seed: int) -> Int64[np.ndarray, " 20"]:
-    """Which amino acid each one becomes, as indices into AMINO_ACIDS; the first derangement that the seed draws."""
+    """New amino acid of each one, as indices into AMINO_ACIDS: the first derangement drawn from the seed."""
     for attempt in range(1000):
         order = generator(("null relabel", seed, attempt)).permutation(NUM_AMINO_ACIDS)
         if (order != np.arange(NUM_AMINO_ACIDS)).all():

@@ -227,7 +227,7 @@ class _Alignment:
         return is_placed, int(where[-1 if last else 0])
 
     def _before(self, row: int, is_placed: bool, column: int, last: bool) -> tuple[bool, int]:
-        """Where the residue before `row` stands in a best placement that has `row` in this column."""
+        """Column of the residue before `row` in a best placement with `row` in this column."""
         placed, skipped = self._placed[row - 1], self._skipped[row - 1]
         if not is_placed:
             return bool(placed[column] <= skipped[column]), column

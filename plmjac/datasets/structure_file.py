@@ -9,7 +9,7 @@ other atoms, ligands, assemblies and B-factors are dropped. Everything that can 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,9 +17,11 @@ import gemmi
 import numpy as np
 from jaxtyping import Int64
 
-from plmjac.datasets.atom_table import AtomTable, SequenceTable, read_table
+from plmjac.datasets.atom_table import AtomTable, SequenceTable
 from plmjac.datasets.chains import Chain, chains_of
 from plmjac.datasets.compressed import DamagedFile, TooLarge, read_bytes
+from plmjac.datasets.mmcif_table import read_mmcif
+from plmjac.datasets.pdb_table import read_pdb
 from plmjac.datasets.placement import Placement, place
 from plmjac.datasets.residue_names import is_standard, letter_of, residue_letter
 from plmjac.datasets.residues import CA, CB, Residue, joints_of
@@ -32,6 +34,9 @@ MIN_IDENTITY = 0.9
 
 _SHOWN = 10
 """Residues that a note names one by one."""
+
+_ASCII = bytes(32 if code == 0 else code if code < 128 else ord("?") for code in range(256))
+"""A table that leaves one character per byte, or columns would be cut in the middle of a letter."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,23 @@ def parse(path: Path) -> AtomTable:
     Raises OSError, DamagedFile, TooLarge, ValueError or RuntimeError where it cannot be read as a structure.
     """
     return read_table(read_bytes(path))
+
+
+def read_table(content: bytes) -> AtomTable:
+    """Atom table of a file's content, PDB or mmCIF. Raises ValueError or RuntimeError for anything else."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        content = content.decode("utf-16", errors="replace").encode("ascii", errors="replace")
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    if not content.strip():
+        raise ValueError("the file is empty")
+    content = content.translate(_ASCII)
+    start = re.match(rb"(?:\s|#[^\r\n]*)*+([^\r\n]{0,5})", content)
+    is_mmcif = start is not None and start[1].lower() == b"data_"
+    table = read_mmcif(content.decode("ascii")) if is_mmcif else read_pdb(content.splitlines())
+    if bool(np.isin(table.name[table.residue == "HSE"], ("C3", "O3", "OD")).any()):
+        # HSE is a histidine in force fields, but homoserine in the PDB.
+        return replace(table, parents={**table.parents, "HSE": "SER"})
+    return table
 
 
 def _without_chain(entry: str, chains: list[str]) -> str:

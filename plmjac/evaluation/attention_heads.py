@@ -1,4 +1,4 @@
-"""Which attention heads of a model find contacts: each is scored on proteins with known structures, and the best K
+"""Attention heads of a model that find contacts: each is scored on proteins with known structures, and the best K
 are written to a file that predict can use.
 
 Heads are scored by P@L/2 and ranked by its mean over the proteins (Thorstenson, arXiv 2606.21876). The table and the

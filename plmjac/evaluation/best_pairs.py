@@ -1,9 +1,9 @@
-"""The best pairs of every contact map, to take away: a ranked table, and files for other programs.
+"""Export the best pairs of every contact map: a ranked table, and files for other programs.
 
-One table of all proteins with residue numbers, letters, scores, ranks and, where a structure is known, distances; and
-for each protein CASP RR, EVcouplings' CSV, scripts for PyMOL and ChimeraX. Structures are not needed but for scripts.
-Stores of null sequences beside a store give its pairs their false discovery rates (false_discovery.py), and are not
-listed themselves.
+The table lists the pairs of all proteins with residue numbers, letters, scores, ranks and, with a structure, distances.
+Each protein gets files in CASP RR format and EVcouplings' CSV, and with a structure scripts for PyMOL and ChimeraX.
+Stores of null sequences given together with a store provide the false discovery rates of its pairs
+(false_discovery.py); their own pairs are not listed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -54,9 +54,9 @@ COLUMNS = [
     "protein", "store", "model", "structure", "match", "map", "rank", "i", "j", "number_i", "number_j", "residue_i",
     "residue_j", "score", "fdr", "distance", "contact", "reason",
 ]  # fmt: skip
-"""`i` and `j` count residues of the sequence from 0, `rank` from 1; `number_i` and `number_j` are the author's residue
-numbers, where they are known. `fdr` is the false discovery rate, NaN without a null map. `distance` is in angstrom
-between the atoms of the definition; `contact` is 1, 0, or NaN where no structure tells."""
+"""`i` and `j` count residues of the sequence from 0, `rank` counts from 1; `number_i` and `number_j` are the author's
+residue numbers, if known. `fdr` is the false discovery rate, NaN without a null map. `distance` is in angstrom between
+the atoms of the contact definition; `contact` is 1 or 0, NaN without a structure."""
 
 
 def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
@@ -93,7 +93,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
 def _protein(
     store: Store, stored: StoredProtein | Unscored, nulls: Sequence[Store], inputs: Inputs, settings: Settings
 ) -> Iterator[tuple[BestPairs, list[Row]]]:
-    """The best pairs of each map of a protein, and their rows. Raises CorruptStoreError for what cannot be read."""
+    """The best pairs of each map of a protein, and their table rows. Raises CorruptStoreError for unreadable maps."""
     if isinstance(stored, Unscored):
         raise CorruptStoreError(stored.reason)
     names = [name for name in ([settings.map] if settings.map else maps()) if name in stored.names]
@@ -137,13 +137,13 @@ def _protein(
 
 
 def _origin(found: Labelled | str) -> tuple[str, str]:
-    """File and chain of a structure that was read from "FILE, chain X"; empty where it was not."""
+    """File and chain of a structure whose source is "FILE, chain X"; empty for another source."""
     file, mark, chain = found.source.rpartition(", chain ") if isinstance(found, Labelled) else ("", "", "")
     return (file, chain) if mark else ("", "")
 
 
 def _picture(stored: StoredProtein, name: str, inputs: Inputs, settings: Settings) -> Figure:
-    """The map, its best pairs and, where a structure is known, the contacts; read when it is drawn."""
+    """Figure of the map with its best pairs and, if a structure is known, its contacts; read when it is drawn."""
     found = inputs.structures_if_any.find(stored)
     return picture(
         stored, stored.array(name), found if isinstance(found, Labelled) else None, pairs=settings.pairs,
@@ -152,23 +152,23 @@ def _picture(stored: StoredProtein, name: str, inputs: Inputs, settings: Setting
 
 
 def _name(best: BestPairs, store: str, between: str) -> str:
-    """The name of a map's files, without suffix: protein and map, and the store where there are several."""
+    """Name of the files of a map, without suffix: protein and map, preceded by the store if there are several."""
     return between.join(filter(None, [key_of(store) if store else "", f"{key_of(best.protein)}.{best.map}"]))
 
 
 def _files(best: BestPairs, store: str, settings: Settings) -> dict[str, bytes]:
-    """The files of one map, scripts only where the structure's residues are known."""
+    """Files of one map by name; scripts only if the residue numbers of the structure are known."""
     place = f"pairs/{_name(best, store, '/')}"
     chosen = [each for each in settings.formats if each in FORMATS and (each not in SCRIPTS or best.numbers)]
     return {f"{place}.{FORMATS[each][0]}": FORMATS[each][1](best).encode() for each in chosen}
 
 
 def _printed(table: pd.DataFrame, found: pd.DataFrame, files: int, settings: Settings) -> str:
-    """The best pairs of the first proteins, and what has none."""
+    """Printed text: the best pairs of the first proteins, and the proteins that could not be scored."""
     lines = [
         f"the best {settings.pairs:g} x L pairs |i-j| >= {settings.min_separation} of each map: table best_pairs, "
         f"{files} files in pairs/",
-        "i, j: residues counted from 0; behind their letters the author's numbers; distance in angstrom",
+        "i, j: residues counted from 0; residues: letters with the author's numbers; distance in angstrom",
         "",
     ]
     shown = [

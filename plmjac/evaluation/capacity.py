@@ -93,7 +93,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
 def above_noise(
     values: Float64[np.ndarray, " N"], noise: Float64[np.ndarray, " M"], false_discovery_rate: float
 ) -> Bool[np.ndarray, " N"]:
-    """Which values are too large for noise: Benjamini and Hochberg with p = (1 + noise at least as large) / (1 + M)."""
+    """Mask of values too large for noise: Benjamini and Hochberg with p = (1 + noise at least as large) / (1 + M)."""
     ordered = np.sort(noise)
     p = (1 + len(noise) - np.searchsorted(ordered, values, side="left")) / (1 + len(noise))
     rank = np.arange(1, len(p) + 1)

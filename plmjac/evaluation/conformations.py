@@ -206,7 +206,7 @@ def _places(scores: Float[np.ndarray, "L L"], both: Conformations) -> Int64[np.n
 
 
 def _dealt(number: int, of_a: int, shuffles: int, seed: int) -> Bool[np.ndarray, "S N"]:
-    """Which of `number` contacts are dealt to A, `of_a` of them, in each shuffle."""
+    """Mask, for each shuffle, of the `of_a` out of `number` contacts that are assigned to A."""
     order = generator(("conformations", seed)).random((shuffles, number)).argsort(axis=1)
     dealt: Bool[np.ndarray, "S N"] = order < of_a
     return dealt

@@ -91,7 +91,7 @@ j) and (j, i) as two among the top L, as Zhang et al. (2024) do. `pairs` and `co
 among them that touch, `chance` their ratio."""
 
 FRACTIONS: Float64[np.ndarray, " K"] = np.arange(1, 41) / 20
-"""Where precision curves are read: the top 0.05 L pairs to the top 2 L."""
+"""Points of the precision curves: the top 0.05 L pairs to the top 2 L."""
 
 GROUP = ["method", "atom", "cutoff", "range"]
 
@@ -353,7 +353,7 @@ def _by_length(binned: pd.DataFrame) -> list[str]:
 
 
 def _start(bin_name: str) -> int:
-    """Where a bin begins; the inverse of `_bin`."""
+    """Lower end of a bin; the inverse of `_bin`."""
     return 0 if bin_name.startswith("<") else int(bin_name.removeprefix(">=").split("-")[0])
 
 

@@ -90,7 +90,7 @@ def evaluate(inputs: Inputs, settings: Settings) -> Outcome:
 
 
 def control_of(store: Store) -> str:
-    """Which null a store was made of (shuffle, relabel); empty for one of the proteins themselves."""
+    """Null model of a store (shuffle, relabel); empty for a store of the proteins themselves."""
     return str(store.recorded.get("dataset", {}).get("control") or "")
 
 

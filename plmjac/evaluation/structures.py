@@ -36,7 +36,7 @@ NO_STRUCTURE = "no structure to compare with"
 
 @dataclass(frozen=True)
 class Match:
-    """Which structure belongs to a protein and how it was found; `identity` where the two had to be aligned."""
+    """Structure matched to a protein and how it was found; `identity` if the two were aligned."""
 
     structure: str
     by: Literal["id", "sequence", "alignment"]
@@ -71,7 +71,7 @@ class Labelled:
     residue_numbers: tuple[str, ...] | None = None
     """Author numbers of the structure's residues in the protein's columns, empty where there is no residue."""
     source: str = ""
-    """Where the structure was read from, in words."""
+    """Source of the structure, in words."""
 
     @property
     def id(self) -> str:

@@ -52,7 +52,7 @@ def not_scored(table: pd.DataFrame, measure: str) -> list[str]:
 
 
 def matched(table: pd.DataFrame) -> list[str]:
-    """Which structures were found otherwise than by an id with the same sequence; no line where all were."""
+    """Lines on structures not matched by an id with the same sequence; empty if there are none."""
     known = table.dropna(subset="match").drop_duplicates(["protein", "structure"])
     found: dict[str, list[str]] = {}
     for row in known[known["match"] != "id"].to_dict("records"):

@@ -21,11 +21,12 @@ from plmjac.inference.resolve import cost_of, device_of, precision_on
 from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Task, blocks, build_task
 from plmjac.jacobian import mutants_per_forward
+from plmjac.limit import Limit
 from plmjac.models import ModelSize, size_of
 from plmjac.models.caution import caution
 from plmjac.records import Protein
 from plmjac.store import read_manifest, stored_proteins
-from plmjac.workplan import Limit, ManifestRow, Portion, manifest, planned, whole
+from plmjac.workplan import ManifestRow, Portion, manifest, planned, whole
 
 CPU_SHARE = 0.5
 

@@ -1,19 +1,18 @@
-"""The ordinary run: the categorical Jacobian of a protein, block of rows by block of rows, and what is kept of it.
+"""The Jacobian run: computes the categorical Jacobian of a protein in blocks of rows, and the readouts to keep.
 
-Forward passes are grouped by a token budget here. Between the blocks of a protein its wild type's forward, the letters
-and the reduction to a contact map are kept, on the device. Peak device memory: weights, one forward of `max_tokens`
-tokens, one block in float32, and the whole Jacobian of one protein where a contact map is kept.
+Mutants are batched up to `max_tokens` tokens. Between the blocks of a protein, the wild type's readouts, the letters
+and the reduction to a contact map stay on the device. Peak device memory: weights, one forward of `max_tokens` tokens,
+one block in float32, and the whole Jacobian of one protein if a contact map is kept.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from plmjac.alphabet import NUM_AMINO_ACIDS, encode
@@ -25,6 +24,7 @@ from plmjac.inference.launch import Kind
 from plmjac.inference.memory import forecast
 from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Answer
+from plmjac.inference.windows import ProteinState, Window, array_of_protein, joined, joined_rows
 from plmjac.jacobian import (
     BLOCK_BYTES,
     Reduction,
@@ -34,25 +34,26 @@ from plmjac.jacobian import (
     pairs_by_score,
     representation_map,
 )
+from plmjac.limit import Limit
 from plmjac.models import LanguageModel, ModelSize
 from plmjac.readouts import READOUTS, kept_for
 from plmjac.records import WorkItem
 from plmjac.store import SavedRows
 from plmjac.substitutions import Substitutions
-from plmjac.workplan import Limit, ManifestRow, forwards, work_items
+from plmjac.workplan import ManifestRow, forwards, work_items
 
 COUPLINGS_PER_RESIDUE = 2.0
-"""Pairs whose couplings are kept, times L, where nothing else is said."""
+"""Default number of pairs, times L, whose couplings are kept."""
 
 SAVE_SECONDS = 1.0
-"""A block that took longer is kept on disk until its protein is complete: writing one takes a tenth of that."""
+"""A block that took longer is saved to disk until its protein is complete; writing one takes a tenth of that."""
 SAVE_EVERY_SECONDS = 5.0
-"""So long after the last one that was kept, or the protein's beginning, a block is kept however quick it was: then a
-run that is stopped again and again gets further each time."""
+"""This long after the last saved block, or the beginning of the protein, a block is saved however quick it was, so that
+a run that is stopped again and again makes progress."""
 
 
 def build(settings: PredictSettings, dataset: Dataset) -> "JacobianTask":
-    """The task of these settings; the dataset has nothing to add."""
+    """Build the task from the settings; it does not depend on the dataset."""
     return JacobianTask(
         settings.substitutions,
         settings.keep,
@@ -64,60 +65,12 @@ def build(settings: PredictSettings, dataset: Dataset) -> "JacobianTask":
 
 
 def every_head(maps: Float[Tensor, "layers heads L L"]) -> Float[Tensor, "layers heads L L"]:
-    """The contact map of every attention head, to choose heads by."""
+    """Contact map of every attention head, for choosing heads."""
     return attention_scores(maps.flatten(0, 1)).view_as(maps)
 
 
-@dataclass(eq=False)
-class _Window:
-    """Residues start <= i < stop of a protein: the wild type, what mutants are compared to, and the maps so far.
-
-    The only window of most proteins is the whole.
-    """
-
-    start: int
-    stop: int
-    rows: tuple[int, int]
-    """The residues first <= i < last of the protein that are mutated in it."""
-    tokens: Int64[Tensor, " W"]
-    indices: Int64[Tensor, " W"] | None
-    compared: dict[str, Tensor]
-    reduction: Reduction | None = None
-    strength: Float[Tensor, "R W"] | None = None
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    @property
-    def num_rows(self) -> int:
-        """The number of residues that are mutated in it."""
-        return self.rows[1] - self.rows[0]
-
-    def rows_in(self, item: WorkItem) -> tuple[int, int]:
-        """The rows first <= i < last of a block that the window has; none where first >= last."""
-        return max(item.start, self.rows[0]), min(item.stop, self.rows[1])
-
-    def place(self, item: WorkItem) -> tuple[slice, slice]:
-        """Its rows and columns in an array of the protein's rows that are computed."""
-        first = item.rows[0]
-        return slice(self.rows[0] - first, self.rows[1] - first), slice(self.start, self.stop)
-
-
-@dataclass(eq=False)
-class _Protein:
-    """Shared by the blocks of one protein: letters, windows, and the maps of the windows that are complete."""
-
-    key: str
-    letters: Int64[Tensor, "L A"]
-    windows: list[_Window]
-    maps: dict[str, list[Tensor]] = field(default_factory=dict)
-    couplings: dict[str, Tensor] = field(default_factory=dict)
-    kept: float = field(default_factory=time.monotonic)
-    """When a block was last kept on disk, or the protein begun."""
-
-
 class JacobianTask:
-    """Computes blocks of categorical Jacobians, and reduces them to contact maps where they are made."""
+    """Computes blocks of categorical Jacobians and reduces them to contact maps on the device."""
 
     certainty = ""
 
@@ -131,7 +84,7 @@ class JacobianTask:
         couplings_per_residue: float = COUPLINGS_PER_RESIDUE,
         saved: SavedRows | None = None,
     ) -> None:
-        """`heads_file` names the attention heads of `keep=attention`; `saved` keeps blocks that took long."""
+        """`heads_file` lists the attention heads for `keep=attention`; `saved` stores blocks that took long."""
         self.substitutions = substitutions
         self.keep = frozenset(keep)
         self.heads_file = heads_file
@@ -145,14 +98,14 @@ class JacobianTask:
         self.read = sorted({"logits", *(name for spec in specs for name in spec.reads)})
         self.compared = sorted({"logits"} | ({"representation"} & self.keep))
         self._limit = Limit()
-        self._protein: _Protein | None = None
+        self._protein: ProteinState | None = None
 
     def limit(self, limit: Limit) -> None:
-        """Cut proteins over the limit into windows, if it says so."""
+        """Set the limit, which may cut long proteins into windows."""
         self._limit = limit
 
     def identity(self) -> dict[str, Any]:
-        """Substitutions, rows of a chunk, and the chosen attention heads."""
+        """Substitutions, rows per chunk, and the chosen attention heads."""
         heads = {"heads": [list(head) for head in self.heads]} if self.heads else {}
         return {
             "kind": "jacobian",
@@ -164,7 +117,7 @@ class JacobianTask:
         }
 
     def check(self, model: LanguageModel) -> None:
-        """Raises UsageError where the model has no such readout, or the heads were chosen for another model."""
+        """Raises UsageError if the model lacks a readout, or the heads were chosen for another model."""
         missing = [name for name in self.keep if not set(READOUTS[name].reads) <= model.readouts]
         if missing:
             raise UsageError(
@@ -177,20 +130,20 @@ class JacobianTask:
             raise UsageError(str(error)) from error
 
     def forwards(self, identifier: str, length: int) -> int:
-        """The wild type's forward, and those of the mutants at every position that is mutated, in each window."""
+        """Forward passes in all windows: the wild type and its mutants."""
         per_residue = self.substitutions.forwards_per_residue
         return sum(forwards(last - first, per_residue) for first, last in self._limit.rows_of_windows(length))
 
     def items(self, row: ManifestRow) -> list[WorkItem]:
-        """Blocks of rows, each a chunk of the store."""
+        """Blocks of rows, each one chunk of the store."""
         rows = self._limit.rows(row.length)
         return work_items(row, self.rows_per_chunk, self.substitutions.num_letters, rows)
 
     def setup(self, items: list[WorkItem]) -> None:
-        """Nothing is needed beforehand."""
+        """Needs no preparation."""
 
     def num_bytes(self, identifier: str, length: int, size: ModelSize) -> int:
-        """Bytes of the arrays that are kept, before compression."""
+        """Bytes of the arrays in the store, before compression."""
         letters = self.substitutions.num_letters
         first, last = self._limit.rows(length)
         sizes = {
@@ -200,14 +153,14 @@ class JacobianTask:
         return sum(spec.num_bytes(sizes) for spec in kept_for(self.keep))
 
     def memory(self, rows: list[ManifestRow], settings: PredictSettings, size: ModelSize) -> str:
-        """Memory at the peak, tensor by tensor."""
+        """Peak memory in words, tensor by tensor."""
         longest = max(row.length for row in rows)
         most = max(last - first for first, last in self._limit.rows_of_windows(longest))
         told = jacobian_memory(min(longest, self._limit.window or longest), most, settings, size)
         return told if len(self._limit.windows(longest)) == 1 else f"{told}, of one window; up to three are held"
 
     def peak(self, length: int, max_tokens: int, size: ModelSize, kind: Kind) -> int:
-        """Bytes at the peak; of a protein in windows of two of these, for as many are held, and the maps joined."""
+        """Peak bytes; for a protein in windows those of two windows, held together, and of the joined maps."""
         windows, rows = self._limit.windows(length), self._limit.rows_of_windows(length)
         each = forecast(
             size, max(stop - start for start, stop in windows), self.substitutions, self.keep, max_tokens,
@@ -217,7 +170,7 @@ class JacobianTask:
 
     @property
     def can_share(self) -> bool:
-        """True where there are mutants to run."""
+        """True if there are mutants to run."""
         return self.substitutions.forwards_per_residue > 0
 
     def compute_apart(
@@ -227,7 +180,7 @@ class JacobianTask:
         max_tokens: int,
         on_forward: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """Compute one block of rows, whichever came before, and keep it for the process that completes the protein."""
+        """Compute one block of rows, in any order, and save it for the process that completes the protein."""
         if self._protein is None or self._protein.key != item.key:
             self._protein = None
             self._protein, _ = self._begin(model, item)
@@ -241,18 +194,18 @@ class JacobianTask:
         max_tokens: int,
         on_forward: Callable[[float], None] = lambda _: None,
     ) -> Answer:
-        """One block of rows; the first of a protein brings the wild type's readouts, the last its contact maps."""
+        """Compute one block of rows; the first of a protein adds the wild type's readouts, the last contact maps."""
         arrays: dict[str, Tensor] = {}
         per_forward = self._per_forward(item)
         if item.is_first:
-            self._protein = None  # its memory goes before that of the next is taken
+            self._protein = None  # frees its memory before the next protein is begun
             self._protein, arrays = self._begin(model, item)
             on_forward(per_forward)
         protein = self._protein
         if protein is None or protein.key != item.key:
             raise RuntimeError(f"the blocks of {item.key} do not begin with its first")
         parts = self._parts(model, item, protein, max_tokens, lambda count: on_forward(count * per_forward))
-        rows = _joined_rows(item, parts)
+        rows = joined_rows(item, parts)
         for spec in self.of_blocks:  # copies, since the reduction centers the rows in place
             arrays[spec.name] = spec.computed(rows).to(getattr(torch, spec.dtype), copy=True)
         try:
@@ -262,26 +215,26 @@ class JacobianTask:
                 self._protein = None
                 shape = (item.rows[1] - item.rows[0], len(item.sequence))
                 places = [window.place(item) for window in protein.windows]
-                arrays |= {name: _joined(maps, places, shape) for name, maps in protein.maps.items()}
+                arrays |= {name: joined(maps, places, shape) for name, maps in protein.maps.items()}
                 arrays |= protein.couplings
-        except torch.cuda.OutOfMemoryError as error:  # which smaller forwards would not mend
+        except torch.cuda.OutOfMemoryError as error:  # smaller forwards would not help here
             raise RuntimeError(f"out of memory for the Jacobian of {len(item.sequence)} residues: {error}") from None
         return Answer(item, arrays, self._limit.attributes(len(item.sequence)))
 
     def _per_forward(self, item: WorkItem) -> float:
-        """The share of an item's forwards that one is."""
+        """Share of one forward in the forwards of an item."""
         of_windows = self._limit.rows_of_windows(len(item.sequence))
         number = sum(max(0, min(item.stop, last) - max(item.start, first)) for first, last in of_windows)
         return 1 / max(1, self.substitutions.forwards_per_residue * number)
 
-    def _begin(self, model: LanguageModel, item: WorkItem) -> tuple[_Protein, dict[str, Tensor]]:
-        """The wild type's own forward: what mutants are compared to, and what of it goes to the store."""
+    def _begin(self, model: LanguageModel, item: WorkItem) -> tuple[ProteinState, dict[str, Tensor]]:
+        """Run the wild type; returns the state of its protein, and its readouts for the store."""
         residues = encode(item.sequence)
         tokens = torch.from_numpy(residues).to(model.device)
         told = item.chains.positions() if item.chains else None
         indices = None if told is None else torch.from_numpy(told).to(model.device)
         length = len(residues)
-        windows: list[_Window] = []
+        windows: list[Window] = []
         logits: list[Tensor] = []
         parts: dict[str, list[Tensor]] = {spec.name: [] for spec in self.of_wild_type}
         spans = self._limit.windows(length)
@@ -293,28 +246,30 @@ class JacobianTask:
             compared = {name: read[name].float() for name in self.compared}
             logits.append(compared["logits"])
             if rows[0] < rows[1]:
-                windows.append(_Window(start, stop, rows, part, places, compared))
-        arrays = {spec.name: _of_protein(parts[spec.name], spans, spec.shape, length) for spec in self.of_wild_type}
-        of_protein = _of_protein(logits, spans, ("L", "20"), length)
+                windows.append(Window(start, stop, rows, part, places, compared))
+        arrays = {
+            spec.name: array_of_protein(parts[spec.name], spans, spec.shape, length) for spec in self.of_wild_type
+        }
+        of_protein = array_of_protein(logits, spans, ("L", "20"), length)
         chosen = self.substitutions.letters(residues, of_protein.cpu().numpy())
         letters = torch.from_numpy(chosen).to(model.device)
         if self.substitutions.keeps_letters:
             arrays["letters"] = letters[slice(*item.rows)]
-        return _Protein(item.key, letters, windows), arrays
+        return ProteinState(item.key, letters, windows), arrays
 
     def _parts(
         self,
         model: LanguageModel,
         item: WorkItem,
-        protein: _Protein,
+        protein: ProteinState,
         max_tokens: int,
         on_forward: Callable[[int], None],
-    ) -> list[tuple[_Window, list[Tensor]]]:
-        """Of each window with rows in the block these rows (R, A, W, 20) and, where the representation is compared, the
+    ) -> list[tuple[Window, list[Tensor]]]:
+        """For each window with rows in the block, these rows (R, A, W, 20) and, if the representation is kept, the
         strengths (R, W) of its changes.
 
-        From disk, where an earlier run that was killed or another process kept it, of these very letters; or computed,
-        and kept if that took long or others share the protein.
+        Loaded from disk if an earlier, killed run or another process saved them for the same letters; otherwise
+        computed, and saved if that took long or the protein is shared.
         """
         there = [window for window in protein.windows if range(*window.rows_in(item))]
         shapes: list[tuple[int, ...]] = []
@@ -343,12 +298,12 @@ class JacobianTask:
         self,
         model: LanguageModel,
         item: WorkItem,
-        protein: _Protein,
-        window: _Window,
+        protein: ProteinState,
+        window: Window,
         max_tokens: int,
         on_forward: Callable[[int], None],
     ) -> list[Tensor]:
-        """The rows of the block that are in one window, computed."""
+        """Compute the rows of the block that are in one window. Raises FloatingPointError for NaN or Inf logits."""
         first, last = window.rows_in(item)
         made = changes(
             lambda batch: model.read(batch, self.compared, window.indices),
@@ -360,13 +315,13 @@ class JacobianTask:
             max_tokens=max_tokens,
             on_forward=on_forward,
         )
-        # A sum is finite only where everything is, and makes no copy of the block.
+        # A sum is finite only if every term is, and it makes no copy of the block.
         if not all(bool(block.sum().isfinite()) for block in made.values()):
             raise FloatingPointError("the model gave logits that are not finite; try a higher precision")
         return [made["logits"], *(made[name].mean(dim=1) for name in self.compared if name != "logits")]
 
-    def _reduce(self, item: WorkItem, protein: _Protein, window: _Window, blocks: list[Tensor]) -> None:
-        """Add the rows of a window to its maps that are kept; with its last row, put them with those of the protein."""
+    def _reduce(self, item: WorkItem, protein: ProteinState, window: Window, blocks: list[Tensor]) -> None:
+        """Add rows to the maps of a window; after its last row, add its maps to those of the protein."""
         rows, (first, last) = blocks[0], window.rows_in(item)
         begin, at = window.rows[0] - window.start, first - window.rows[0]
         if self.keep & {"contacts", "couplings"}:
@@ -386,7 +341,7 @@ class JacobianTask:
             scores = window.reduction.contact_map()
             if "contacts" in self.keep:
                 protein.maps.setdefault("contacts", []).append(scores)
-            if "couplings" in self.keep:  # of whole proteins alone, the settings see to it
+            if "couplings" in self.keep:  # the settings allow these for whole proteins only
                 best, partner = pairs_by_score(scores, self.couplings_per_residue)
                 protein.couplings = {
                     "coupled_pairs": torch.stack([best, partner], dim=1),
@@ -396,8 +351,8 @@ class JacobianTask:
             protein.maps.setdefault("representation", []).append(representation_map(window.strength, begin))
         window.reduction = window.strength = None
 
-    def _add(self, protein: _Protein, window: _Window, reduction: Reduction, at: int, rows: Tensor) -> None:
-        """Rows of fewer amino acids take their places among all 20, some at a time."""
+    def _add(self, protein: ProteinState, window: Window, reduction: Reduction, at: int, rows: Tensor) -> None:
+        """Add rows to a reduction; rows of fewer amino acids are expanded to all 20, a few rows at a time."""
         if not self.substitutions.keeps_letters:
             reduction.add(at, rows)
             return
@@ -408,40 +363,3 @@ class JacobianTask:
             some = rows[done : done + step]
             here = slice(at + done, at + done + len(some))
             reduction.add(at + done, among_all(some, letters[here], tokens[here]))
-
-
-def _of_protein(
-    parts: Sequence[Tensor], windows: Sequence[tuple[int, int]], axes: Sequence[str], length: int
-) -> Tensor:
-    """Arrays of windows, whose axes L are residues of the window, as that of the protein."""
-    shape = [length if axis == "L" else size for axis, size in zip(axes, parts[0].shape, strict=True)]
-    places = [tuple(slice(*window) if axis == "L" else slice(None) for axis in axes) for window in windows]
-    return _joined(parts, places, shape)
-
-
-def _joined_rows(item: WorkItem, parts: list[tuple[_Window, list[Tensor]]]) -> Tensor:
-    """The rows of a block (R, A, L, 20) from those of the windows."""
-    places = []
-    for window, _ in parts:
-        first, last = window.rows_in(item)
-        rows = slice(first - item.start, last - item.start)
-        places.append((rows, slice(None), slice(window.start, window.stop), slice(None)))
-    blocks = [of_window[0] for _, of_window in parts]
-    shape = (item.stop - item.start, blocks[0].shape[1], len(item.sequence), blocks[0].shape[3])
-    return _joined(blocks, places, shape)
-
-
-def _joined(parts: Sequence[Tensor], places: Sequence[tuple[slice, ...]], shape: Sequence[int]) -> Tensor:
-    """Arrays of windows in their places in that of the protein: the mean where windows overlap, NaN where none is.
-
-    The only one, if it fills the shape, is that of the protein, to the last bit.
-    """
-    if len(parts) == 1 and parts[0].shape == torch.Size(shape):
-        return parts[0]
-    total = parts[0].new_zeros(shape)
-    every = [all(place[axis] == slice(None) for place in places) for axis in range(len(shape))]
-    count = parts[0].new_zeros([1 if whole else size for whole, size in zip(every, shape, strict=True)])
-    for part, place in zip(parts, places, strict=True):
-        total[place] += part
-        count[place] += 1
-    return total.div_(count.clamp(min=1)).masked_fill_(count == 0, torch.nan)

@@ -27,6 +27,7 @@ from plmjac.inference.memory import forecast
 from plmjac.inference.settings import PredictSettings
 from plmjac.inference.tasks import Answer
 from plmjac.jacobian import categorical_jacobian, contact_map, mutants_per_forward
+from plmjac.limit import Limit
 from plmjac.models import LanguageModel, ModelSize
 from plmjac.readouts import READOUTS
 from plmjac.records import Coordinates, Protein, Segment, WorkItem
@@ -34,7 +35,7 @@ from plmjac.schedules import Contexts, Schedule, contexts, is_usable, num_contex
 from plmjac.secondary_structure import fitted, secondary_structure
 from plmjac.segments import AnySegments, Evidence, Listed, Pairs, recoveries
 from plmjac.substitutions import AllSubstitutions
-from plmjac.workplan import Limit, ManifestRow, work_items
+from plmjac.workplan import ManifestRow, work_items
 
 log = logging.getLogger(__name__)
 

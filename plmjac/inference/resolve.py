@@ -22,9 +22,9 @@ from plmjac.inference.launch import DEFAULT_MAX_TOKENS, Kind, Launch, LaunchErro
 from plmjac.inference.rates import compiling_saves
 from plmjac.inference.settings import PredictSettings, TrainerSettings
 from plmjac.inference.tasks import Task, build_task
+from plmjac.limit import Limit
 from plmjac.models import LanguageModel, Precision, load_model, registry
 from plmjac.records import Filtered, Protein, Rejected
-from plmjac.workplan import Limit
 
 log = logging.getLogger(__name__)
 

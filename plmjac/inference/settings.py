@@ -15,12 +15,13 @@ from plmjac import readouts
 from plmjac.config import Config, Keys, options, parse
 from plmjac.files import UsageError, nearest
 from plmjac.inference.tasks import TASKS, TaskSpec, register_task
+from plmjac.limit import Limit, parse_positions
 from plmjac.models.registry import check_options
 from plmjac.readouts import READOUTS
 from plmjac.schedules import Flanking, Random, RandomAvoiding
 from plmjac.segments import AnySegments, Listed, Single
 from plmjac.substitutions import Substitutions
-from plmjac.workplan import Limit, Shard, parse_positions
+from plmjac.workplan import Shard
 
 
 class ModelSettings(Keys):

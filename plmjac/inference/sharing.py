@@ -43,7 +43,7 @@ class SharedProteins:
         return item.role == "own" or self._joining == item.key
 
     def _takes(self, key: str) -> bool:
-        """Whether this process puts the protein together: all blocks are there and nobody else does."""
+        """True if this process joins the protein: all blocks are there and no other process joins them."""
         said = time.monotonic()
         missing = self._blocks[key]
         while not is_settled(self._store, key):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
+from plmjac.limit import Limit
 from plmjac.records import WorkItem
-from plmjac.workplan import Limit, ManifestRow
+from plmjac.workplan import ManifestRow
 
 if TYPE_CHECKING:
     import numpy as np

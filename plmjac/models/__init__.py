@@ -1,10 +1,10 @@
-"""Protein language models by name: one call loads any of them, from the package, the network or a local file.
+"""Protein language models: one call loads any of them by name, from the package, the network or a local file.
 
     model = load_model("esm2_650m", device="cuda")
     model.logits(tokens)                            # (B, L) -> (B, L, 20)
 
-`register` adds a model from outside the package (CONTRIBUTING.md). Importing this package imports no torch; the names
-below are imported when they are first used.
+`register` adds a model from outside the package (CONTRIBUTING.md). Importing this package imports no torch; each name
+below is imported on first use.
 """
 
 from importlib import import_module

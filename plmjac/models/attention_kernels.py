@@ -1,9 +1,9 @@
-"""Half-precision attention on a GPU by the kernel that is fastest there for its shape, and right.
+"""Half-precision attention on a GPU by the fastest correct kernel for a shape.
 
-The first time that a number of tokens (up to the next multiple of 64), heads and channels is met, every kernel there is
-runs on these very tensors, is compared with float32 and timed. The choice is kept in the cache folder by card and
-PyTorch, so that a later run computes the same bits; where nothing can be kept, PyTorch's flash kernel is always taken,
-as on a card that has no other. In `torch.compile` this is one operator, which no graph breaks at.
+When a shape (tokens rounded up to a multiple of 64, heads, channels) occurs for the first time, every available kernel
+runs on its tensors, is compared with float32 and timed. The choice is saved in the cache folder by GPU and PyTorch
+version, so that later runs compute the same bits; if it cannot be saved, PyTorch's flash kernel is used. For
+`torch.compile` attention is a single operator, without a graph break.
 """
 
 import logging
@@ -25,16 +25,16 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys and values (B, H, T, W) in, attended values (B, H, T, W) out."""
 
 FIRST = "flash"
-"""Taken unless another is faster by `MARGIN`."""
+"""Used unless another kernel is faster by at least `MARGIN`."""
 MARGIN = 0.05
 LARGEST_ERROR = 2e-3
-"""Of a kernel, root mean square over that of the values; float16 rounds by 3e-4 of a number, twice on the way."""
+"""Largest root mean square error of a kernel relative to its values; float16 rounds by 3e-4, and does so twice."""
 FILE = "attention.json"
-"""In the cache folder: the chosen kernel by card, PyTorch and shape."""
+"""In the cache folder: the chosen kernel by GPU, PyTorch version and shape."""
 
 
 def attend(query: Float[Tensor, "B H T W"], key: Float[Tensor, "B H T W"], value: Float[Tensor, "B H T W"]) -> Tensor:
-    """Attended values (B, H, T, W): the chosen kernel in half precision on a GPU, PyTorch's own choice elsewhere."""
+    """Attended values (B, H, T, W), by the chosen kernel in half precision on a GPU, by PyTorch's choice elsewhere."""
     if query.device.type == "cuda" and query.dtype == torch.float16:
         return torch.ops.plmjac.attend(query, key, value)  # type: ignore[no-any-return]
     return F.scaled_dot_product_attention(query, key, value)
@@ -53,13 +53,13 @@ def _(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def by_token(attended: Tensor) -> Tensor:
-    """The same values, in memory as (B, T, H, W), which most kernels write and the next product reads."""
+    """The same values laid out in memory as (B, T, H, W), as most kernels write and the next product reads them."""
     return attended.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 @cache
 def kernels() -> dict[str, Kernel]:
-    """Every kernel that can be imported here, the usual one first; not all need work on this card."""
+    """All kernels that can be imported, `FIRST` first; some may not work on this GPU."""
     found: dict[str, Kernel] = {
         FIRST: _of_pytorch(SDPBackend.FLASH_ATTENTION), "cudnn": _of_pytorch(SDPBackend.CUDNN_ATTENTION),
         "efficient": _of_pytorch(SDPBackend.EFFICIENT_ATTENTION),
@@ -93,11 +93,11 @@ def _of_pytorch(backend: SDPBackend) -> Kernel:
 
 
 _choices: dict[str, str] = {}
-"""By card, PyTorch and shape, of this process."""
+"""Choices of this process, by GPU, PyTorch version and shape."""
 
 
 def _chosen(device: torch.device, query: Tensor, key: Tensor, value: Tensor) -> str:
-    """The kernel for a shape: as chosen in this process or before it, else chosen now."""
+    """Name of the kernel for a shape: chosen earlier in this process, saved by another, or chosen now."""
     _, heads, tokens, width = query.shape
     where = f"{torch.cuda.get_device_name(device)}; torch {torch.__version__}"
     shape = f"{where}; {-(-tokens // 64) * 64} tokens, {heads} heads of {width}"
@@ -113,7 +113,7 @@ def _chosen(device: torch.device, query: Tensor, key: Tensor, value: Tensor) -> 
 
 
 def _usable(known: Mapping[str, Any]) -> dict[str, str]:
-    """The choices whose kernel is there; one that was uninstalled is chosen anew."""
+    """Choices whose kernel is installed; for others the choice is made again."""
     return {shape: name for shape, name in known.items() if name in kernels()}
 
 
@@ -124,9 +124,9 @@ def choose(
     value: Tensor,
     timed: Callable[[Kernel], float] | None = None,
 ) -> str:
-    """The fastest of the kernels that work on these tensors and are right; `FIRST` unless another gains `MARGIN`.
+    """Name of the fastest kernel that works on these tensors and is right; `FIRST` unless another gains `MARGIN`.
 
-    `timed` gives the seconds of a kernel, by default those of CUDA events.
+    `timed` returns the seconds of a kernel, by default measured with CUDA events.
     """
     few = slice(0, 4)
     scores = query[few].float() @ key[few].float().transpose(-1, -2) * query.shape[-1] ** -0.5
@@ -139,7 +139,7 @@ def choose(
                 seconds[name] = (timed or (lambda kernel: _seconds(lambda: kernel(query, key, value))))(kernel)
         except torch.cuda.OutOfMemoryError:
             raise
-        except Exception as error:  # whatever a kernel says of a card or a shape that it was not made for
+        except Exception as error:  # any complaint of a kernel about a GPU or shape that it does not support
             log.debug("attention by %s: %s", name, error)
     if not seconds:
         return FIRST
@@ -148,7 +148,7 @@ def choose(
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """The least of three, by CUDA events; the kernel has run before."""
+    """Shortest of three timings with CUDA events; the kernel has run before."""
     event: Any = torch.cuda.Event
     times: list[float] = []
     for _ in range(3):

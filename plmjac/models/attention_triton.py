@@ -1,7 +1,7 @@
-"""Attention as one Triton kernel with tiles of 64: a candidate of `attention_kernels`, taken where it proves fastest.
+"""Attention as one Triton kernel with tiles of 64: a candidate of `attention_kernels`, used where it is fastest.
 
-A library's tiles of 128 queries are meant for thousands of tokens: at T = 258 they compute half as much again as there
-is. Never timed on a GPU; its numbers are tested in Triton's interpreter. Needs Triton on import.
+The 128-query tiles of libraries are meant for thousands of tokens: at T = 258 they compute 1.5 times what is needed.
+Never timed on a GPU; its numbers are tested in Triton's interpreter. Needs Triton on import.
 """
 
 import inspect
@@ -58,7 +58,7 @@ def _kernel(
     tl.store(out + batch * out_batch + head * out_head + rows[:, None] * out_token + channels[None, :], result, here)
 
 
-# Unwrapped of the checks that tests put around it, as Triton reads its source.
+# Without the shape checks that tests wrap around it, since Triton reads the source.
 _JITTED: Any = triton.jit(inspect.unwrap(_kernel))
 
 
@@ -67,7 +67,7 @@ def attend(
 ) -> Float16[Tensor, "B H T W"]:
     """softmax(query key^T / sqrt(W)) value by head; the result lies in memory as (B, T, H, W).
 
-    Compiled once for every number of tiles.
+    Compiled once for each number of tiles.
     """
     batch, heads, tokens, width = query.shape
     assert query.stride(3) == key.stride(3) == value.stride(3) == 1

@@ -1,7 +1,7 @@
-"""The one base class of protein language models, and of what they cost.
+"""Base classes of protein language models and of their costs.
 
-Our tokens go in and our twenty columns come out; BOS, EOS, vocabulary ids and token dropout never leave the adapter.
-All sequences of a batch have one length, so there is no padding and no attention mask.
+A model takes our 26 tokens and gives logits of our 20 amino acids; BOS, EOS, vocabulary ids and token dropout are its
+own affair. All sequences of a batch have the same length, so there is no padding and no attention mask.
 """
 
 from abc import ABC, abstractmethod
@@ -17,44 +17,44 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
 Readout = Literal["logits", "contact_head", "attention", "representation"]
-"""A result of one forward: `logits` (B, L, 20), `contact_head` (B, L, L) probabilities, `attention`
-(B, layers, heads, L, L) weights between residues (rows sum to less than 1: what went to BOS and EOS is left out),
-`representation` (B, L, D) the last hidden state, after the final layer norm."""
+"""A result of one forward: `logits` (B, L, 20); `contact_head` (B, L, L), probabilities; `attention`
+(B, layers, heads, L, L), weights between residues (rows sum to less than 1, since BOS and EOS are left out);
+`representation` (B, L, D), the last hidden state after the final layer norm."""
 
 BosEos = Literal["keep", "mask"]
 """The two ends of the input: ESM's <cls> and <eos>, or <mask> in their place."""
 
 Precision = Literal["fp32", "tf32", "fp16"]
-"""Arithmetic of the matrix products. Residual stream, norms, softmax, head and all that follows are float32."""
+"""Arithmetic of the matrix products. Residual stream, norms, softmax, head and everything after are float32."""
 
 READOUTS: tuple[Readout, ...] = get_args(Readout)
 
 
 class ModelSize(ABC):
-    """Cost of a model on one kind of device, for forecasts: no weights are needed to know it.
+    """Cost of a model on one kind of device, for forecasts; known without loading weights.
 
-    `num_layers` and `num_heads` count attention maps, 0 where the model gives none. `str(size)` describes it.
+    `num_layers` and `num_heads` count attention maps: 0 for a model without any. `str(size)` describes the model.
     """
 
     @property
     def num_layers(self) -> int:
-        """Layers whose attention can be read out."""
+        """Number of layers whose attention can be read out."""
         return 0
 
     @property
     def num_heads(self) -> int:
-        """Attention heads of a layer."""
+        """Number of attention heads per layer."""
         return 0
 
     @property
     def max_length(self) -> int | None:
-        """Residues that the model can take, None without a limit."""
+        """Largest number of residues that the model can take; None without a limit."""
         return None
 
     @property
     @abstractmethod
     def num_parameters(self) -> int:
-        """Trained numbers, those shared between two places counted once."""
+        """Number of trained parameters; tied ones count once."""
 
     @property
     @abstractmethod
@@ -63,46 +63,46 @@ class ModelSize(ABC):
 
     @abstractmethod
     def flops(self, length: int) -> int:
-        """Floating point operations of one forward of `length` residues: matrix products, a multiply-add is two."""
+        """Floating point operations of one forward of `length` residues (matrix products; a multiply-add is two)."""
 
     @abstractmethod
     def of_logits(self, batch: int, length: int) -> int:
-        """Bytes of a forward of `batch` mutants besides the weights, with its logits and what is subtracted of them."""
+        """Bytes of a forward of `batch` mutants without the weights, including the logits and their changes."""
 
     @abstractmethod
     def of_maps(self, length: int, *, every_head: bool) -> int:
-        """Bytes of the wild type's forward with attention maps; `every_head` where all of them are kept."""
+        """Bytes of the wild type's forward with attention maps; `every_head` if the maps of all heads are kept."""
 
 
 class LanguageModel(nn.Module):
     """A masked protein language model in eval mode.
 
-    A subclass sets `name` and `weights_sha256`, which say exactly which weights these are, and `readouts`, the results
-    that `read` can give (`contact_head` only where trained regression weights are there), and defines `read`; with
-    attention maps `size`, too, which says how many there are.
+    A subclass defines `read` and sets `name`, `weights_sha256` (the identity of the weights) and `readouts`, the
+    results that `read` can give (`contact_head` only with trained regression weights). A model with attention maps also
+    defines `size`, which says how many there are.
     """
 
     name: str
     weights_sha256: str
     readouts: frozenset[str]
     max_length: int | None = None
-    """Residues that the model can take, None without a limit."""
+    """Largest number of residues that the model can take; None without a limit."""
     facts: Mapping[str, str] = MappingProxyType({})
-    """More that a store's identity has to name, such as the revision of a repository."""
+    """Additional entries of a store's identity, such as the revision of a repository."""
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights; tokens have to be there too."""
+        """Device of the weights, where tokens have to be as well."""
         return next(chain(self.parameters(), self.buffers())).device
 
     @property
     def size(self) -> ModelSize:
-        """Costs on the device that the model is on; where a subclass has no formulas they are counted in forwards."""
+        """Costs on the device that the model is on; counted in a forward unless a subclass has formulas."""
         return _counted(self)
 
     @property
     def num_parameters(self) -> int:
-        """Trained numbers."""
+        """Number of trained parameters."""
         return self.size.num_parameters
 
     def flops(self, length: int) -> int:
@@ -114,8 +114,8 @@ class LanguageModel(nn.Module):
     ) -> Float32[Tensor, "B L 20"]:
         """Raw logits (not log-probabilities) of the 20 amino acids in our order at every residue.
 
-        `positions` are increasing residue indices, 0 .. L - 1 if None: a step of more than one is a gap between chains.
-        BOS stands one before the first, EOS one after the last. Only differences count. Raises ValueError for indices
+        `positions` are increasing residue indices, 0 .. L - 1 if None; a step of more than one is a gap between chains.
+        BOS comes one before the first, EOS one after the last. Only differences matter. Raises ValueError for indices
         that do not increase or are not one per residue.
         """
         return self.read(tokens, ("logits",), positions)["logits"]
@@ -127,20 +127,20 @@ class LanguageModel(nn.Module):
         positions: Int64[Tensor, " L"] | None = None,
         heads: Sequence[tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
-        """Everything asked for from one and the same forward, by name; shapes as in `Readout`.
+        """All requested readouts from one forward, by name; shapes as in `Readout`.
 
-        With `heads`, pairs (layer, head) from 0, `attention` is (B, K, L, L) of these alone, in their order. Tensors
-        are ordinary ones, free to be changed in place. Raises ValueError with the remedy for a readout or a head that
-        this model does not have.
+        With `heads`, pairs (layer, head) counted from 0, `attention` is (B, K, L, L) of these heads in this order. The
+        tensors may be changed in place. Raises ValueError with the remedy for a readout or head that this model does
+        not have.
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def use_compiled(self, wanted: bool) -> bool:
-        """Choose the compiled forward or the ordinary one, where a model has both; True where it is compiled now."""
+        """Choose between the compiled and the ordinary forward, if a model has both; True if it is compiled now."""
         return False
 
     def take(self, names: Collection[str] | None) -> list[str]:
-        """Take these candidates for a faster forward, or those that were measured to be on this card; those in use."""
+        """Use these candidates for a faster forward (None: those measured faster on this GPU); returns those in use."""
         return []
 
     def check_readouts(self, readouts: Collection[str]) -> None:
@@ -152,12 +152,12 @@ class LanguageModel(nn.Module):
                 raise ValueError(self.why_not(readout))
 
     def why_not(self, readout: str) -> str:
-        """Say why the model lacks a readout, and the remedy."""
+        """Sentence that says why the model lacks a readout, and the remedy."""
         only = " and ".join(name for name in READOUTS if name in self.readouts)
         return f"{self.name} has {only} only, not {readout}"
 
     def wanted_heads(self, heads: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]]:
-        """The heads whose attention is read out: those given, each of which must be there, or all."""
+        """The heads whose attention is read out: those given, or all. Raises ValueError for a head that is missing."""
         layers, width = self.size.num_layers, self.size.num_heads
         everything = [(layer, head) for layer in range(layers) for head in range(width)]
         if heads is None:
@@ -183,10 +183,10 @@ def _counted(model: LanguageModel) -> ModelSize:
 
 
 def indices_of(length: int, positions: Int64[Tensor, " L"] | None, device: torch.device) -> Int64[Tensor, " T"]:
-    """Index of each token, the two ends included: BOS 0, the first residue 1, EOS one after the last.
+    """Position index of each token, BOS and EOS included: BOS 0, the first residue 1, EOS one after the last.
 
-    Counting from BOS keeps rotary angles small and makes a constant shift of `positions` change nothing at all. Raises
-    ValueError for `positions` that do not increase or are not one per residue.
+    Counting from BOS keeps rotary angles small, and a constant shift of `positions` has no effect. Raises ValueError
+    for `positions` that do not increase or are not one per residue.
     """
     if length == 0:
         raise ValueError("a sequence of no residues has no logits")
@@ -202,10 +202,10 @@ def indices_of(length: int, positions: Int64[Tensor, " L"] | None, device: torch
 
 @contextmanager
 def kernels(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Choose a GPU's arithmetic: TF32 for tf32 and not otherwise, whatever the process was told; no cuDNN attention.
+    """Set a GPU's arithmetic within the context: TF32 for tf32 and never otherwise, and no cuDNN attention.
 
-    cuDNN plans its attention anew for each shape, which costs a protein more than it gains. A CPU has no choice, and no
-    tf32: ValueError.
+    cuDNN plans its attention anew for each shape, which costs a protein more than it gains. Raises ValueError for tf32
+    on a CPU.
     """
     if device.type != "cuda":
         if precision == "tf32":

@@ -1,9 +1,9 @@
 """Reads ESM-2 weights from a local file without running any code that is in it.
 
-Two formats, told apart by their first bytes and never by their name: safetensors (Hugging Face, one file or a folder
-with shards) and torch's zip or pickle (fair-esm's `.pt`, Hugging Face's `.bin`), the latter under `weights_only=True`
-with `argparse.Namespace` as the one allowed extra. Tensors stay memory-mapped until a model copies them, so that
-asking for the architecture of a large file reads a few kB. Not supported: TorchScript, TensorFlow, GGUF.
+Two formats, recognised by their first bytes and never by name: safetensors (Hugging Face, one file or a folder with
+shards) and torch's zip or pickle (fair-esm's `.pt`, Hugging Face's `.bin`), the latter with `weights_only=True` and
+`argparse.Namespace` as the only additional class. Tensors stay memory-mapped until a model copies them, so reading the
+architecture of a large file takes a few kB. Not supported: TorchScript, TensorFlow, GGUF.
 """
 
 import argparse
@@ -36,10 +36,10 @@ _FOLDER_ORDER = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An ESM-2 on disk: size read and checked, tensors under fair-esm's names, mapped rather than read.
+    """An ESM-2 on disk, checked: its architecture, and memory-mapped tensors under fair-esm's names.
 
-    `token_dropout` is what the file says the model was trained with. `files` are the weights proper, without the
-    contact regression that fair-esm keeps beside them.
+    `token_dropout` is that of the model's training, by the file. `files` are the weights without the contact regression
+    that fair-esm keeps in a file of its own.
     """
 
     files: tuple[Path, ...]
@@ -48,14 +48,14 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
 
     def sha256(self) -> str:
-        """Hash the weights file, or for shards the list of their hashes in file order; reads every byte."""
+        """Hash of the weights file, or of the list of hashes of its shards; reads every byte."""
         return _sha256_of_files(self.files)
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """Open a fair-esm `.pt`, a Hugging Face weights file, or a folder that holds one.
 
-    Raises ValueError in a sentence that says what the file is instead, or what is wrong with it.
+    Raises ValueError that says what is wrong with the file, or what else it is.
     """
     main = _find_weights(Path(path))
     where = str(main)
@@ -85,7 +85,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def read_fair_esm(path: Path) -> dict[str, Any]:
-    """A fair-esm checkpoint of any kind, with the contact regression beside it among its tensors."""
+    """Read any fair-esm checkpoint; tensors of the contact regression file beside it are added to its own."""
     main = _find_weights(path)
     content = _read_pickle(main)
     if not isinstance(content.get("model"), Mapping):
@@ -94,7 +94,7 @@ def read_fair_esm(path: Path) -> dict[str, Any]:
 
 
 def sha256_of_weights(folder: Path) -> str:
-    """Hash the weights of a Hugging Face folder, as `Checkpoint.sha256` does."""
+    """Hash of the weights of a Hugging Face folder, as by `Checkpoint.sha256`."""
     main = _find_weights(folder)
     return _sha256_of_files(_shards(main) if main.name.endswith(".index.json") else (main,))
 
@@ -105,7 +105,7 @@ def _sha256_of_files(files: Sequence[Path]) -> str:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Hash a file of any size in constant memory; an unchanged file is read once per process."""
+    """Hash of a file, in constant memory; an unchanged file is read once per process."""
     status = path.stat()
     return _hash_content(path, status.st_size, status.st_mtime_ns)
 
@@ -117,7 +117,7 @@ def _hash_content(path: Path, _size: int, _modified: int) -> str:
 
 
 def sha256_of_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """Hash names, dtypes, shapes and bytes in the order of the names: the identity of weights that are in no file."""
+    """Hash of names, dtypes, shapes and bytes, sorted by name: the identity of weights that are in no file."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -127,7 +127,7 @@ def sha256_of_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def check_sha256(path: Path, expected: Sequence[str]) -> None:
-    """Refuse a file whose content is not one of the pinned ones."""
+    """Raise ValueError if a file has none of the expected hashes."""
     found = sha256_of_file(path)
     if found not in expected:
         raise ValueError(
@@ -137,7 +137,7 @@ def check_sha256(path: Path, expected: Sequence[str]) -> None:
 
 
 def _find_weights(path: Path) -> Path:
-    """The file to read: the path itself, or the first that a Hugging Face folder holds."""
+    """The weights file: the path itself, or the first file found in a Hugging Face folder."""
     if path.is_dir():
         for name in _FOLDER_ORDER:
             if (path / name).is_file():
@@ -149,7 +149,7 @@ def _find_weights(path: Path) -> Path:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    """The files that an index lists, all of them beside it."""
+    """The shards that an index lists; they must be in its folder."""
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
@@ -163,7 +163,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
 
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Map one file of either format; returns its entries and the metadata of a safetensors file."""
+    """Memory-map a file of either format; returns its entries and, for safetensors, its metadata."""
     with path.open("rb") as file:
         head = file.read(128)
     if not head:
@@ -180,7 +180,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            # The name `keys` is safetensors' own; the handle is no mapping and cannot be iterated.
+            # The handle has `keys` but is no mapping, so it cannot be iterated.
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except SafetensorError as error:
@@ -188,7 +188,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
-    """Load a file saved by torch with its restricted unpickler; it builds tensors, containers and Namespace only."""
+    """Load a file saved by torch with the restricted unpickler: tensors, containers and Namespace only."""
     is_zip = zipfile.is_zipfile(path)
     with path.open("rb") as file:
         if file.read(2) == b"PK" and not is_zip:
@@ -198,7 +198,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        # Half a name of torch's own is what a cut pickle ends with.
+        # A truncated pickle ends in part of one of torch's own names.
         if wanted and (is_zip or not wanted[1].startswith("torch.")):
             raise ValueError(f"{path} refused: the file wants to run code: {wanted[1]}") from None
         raise ValueError(f"{path} refused: damaged, or no checkpoint saved by torch but some other pickle") from None
@@ -210,12 +210,12 @@ def _read_pickle(path: Path) -> dict[str, Any]:
 
 
 def _first_sentence(error: Exception) -> str:
-    """Torch's message, without its advice to load the file unsafely."""
+    """First line of torch's message, without its advice to load the file unsafely."""
     return (str(error).splitlines() or [type(error).__name__])[0].split(" In PyTorch 2.6")[0].rstrip(".")
 
 
 def _contact_regression(main: Path) -> dict[str, Tensor]:
-    """The contact head that fair-esm keeps beside its weights, empty if it is not there."""
+    """The contact head that fair-esm keeps in a file beside its weights; empty if there is none."""
     path = main.with_name(main.stem + REGRESSION_SUFFIX)
     if not path.is_file():
         return {}
@@ -226,7 +226,7 @@ def _contact_regression(main: Path) -> dict[str, Tensor]:
 
 
 def _hf_config(main: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The config that belongs to Hugging Face weights: inside a safetensors file, else config.json beside it."""
+    """Config of Hugging Face weights: from a safetensors file's metadata, else from config.json beside it."""
     beside = main.with_name("config.json")
     if "config" in metadata:
         text, where = metadata["config"], f"the metadata of {main}"

@@ -1,10 +1,10 @@
-"""Checks that every model passes, from inside the package or from outside: `faults(model)` lists what is wrong.
+"""Checks for a new model, inside the package or outside: `faults(model)` lists everything that is wrong with it.
 
     from plmjac.models import load_model
     from plmjac.models.conformance import faults
     assert faults(load_model("mine"), reference=the_librarys_own_logits) == []
 
-Slow for a large model: some forty forwards of up to 60 residues.
+Runs about forty forwards of up to 60 residues, which takes a while for a large model.
 """
 
 import copy
@@ -18,18 +18,18 @@ from plmjac.models.base import READOUTS, LanguageModel
 from plmjac.models.counting import Allocated, operations
 
 TOLERANCE = 1e-4
-"""Of logits against the library's own forward, in float32, relative to the largest where that is above 1."""
+"""Largest difference between float32 logits and those of the library's own forward, relative where these exceed 1."""
 
 LENGTHS = (1, 2, 7, 33)
 
 Reference = Callable[[Tensor], Tensor]
-"""Logits (B, L, 20) of our tokens (B, L) by the library's own forward; tokens go up to 25, MASK."""
+"""Function from our tokens (B, L), 0 to 25 (MASK), to logits (B, L, 20) by the library's own forward."""
 
 
 def faults(model: LanguageModel, reference: Reference | None = None, *, costs: bool = True) -> list[str]:
-    """Everything that is wrong with a model, one sentence each; `reference` is the library's own forward.
+    """List everything that is wrong with a model, a sentence each; `reference` is the library's own forward.
 
-    `costs=False` leaves out operations and bytes, which formulas tell within a tenth only of models of some size.
+    `costs=False` skips the check of operations and bytes, whose formulas are within a tenth for larger models only.
     """
     checks = [_shapes, _letters, _repeats, _batches, _positions, _heads, _too_long, _moves]
     found = [sentence for check in checks for sentence in check(model)]
@@ -39,7 +39,7 @@ def faults(model: LanguageModel, reference: Reference | None = None, *, costs: b
 
 
 def tokens_of(length: int, batch: int = 1, *, letters: int = NUM_AMINO_ACIDS, seed: int = 0) -> Tensor:
-    """Random tokens (batch, length) of the first so many letters, leaving the global random numbers alone."""
+    """Random tokens (batch, length) of the first `letters` letters; the global random state is untouched."""
     return torch.randint(letters, (batch, length), generator=torch.Generator().manual_seed(1000 * length + seed))
 
 
@@ -168,7 +168,7 @@ def _too_long(model: LanguageModel) -> Iterator[str]:
 
 
 def _moves(model: LanguageModel) -> Iterator[str]:
-    """A copy moved to where no data is leaves nothing behind; where there is a GPU, a copy there gives the same."""
+    """Moving the model takes all of its tensors along, and a copy on a GPU (if there is one) gives the same logits."""
     moved = copy.deepcopy(model).to("meta")
     left = [name for name, tensor in moved.state_dict(keep_vars=True).items() if tensor.device.type != "meta"]
     left += [name for name, value in vars(moved).items() if isinstance(value, Tensor)]
@@ -184,7 +184,7 @@ def _moves(model: LanguageModel) -> Iterator[str]:
 def _costs(model: LanguageModel) -> Iterator[str]:
     size, (batch, length) = model.size, (4, 60)
     tokens = tokens_of(length, batch)
-    model.logits(tokens)  # what is made once and kept
+    model.logits(tokens)  # allocates what is made once and kept
     counted = operations(lambda: model.logits(tokens[:1]))
     held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(model)}
     with Allocated() as allocated:
@@ -204,7 +204,7 @@ def _tensors(model: LanguageModel) -> Iterator[Tensor]:
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    """The largest difference, relative where the values are above 1; infinite between shapes."""
+    """Largest difference, relative where values exceed 1; infinite for different shapes."""
     if one.shape != other.shape:
         return float("inf")
     return float((one - other).abs().max() / max(1.0, float(other.abs().max())))

@@ -1,6 +1,6 @@
-"""Costs of a forward by counting: operations and bytes of whatever it does, for models without formulas.
+"""Costs of a forward measured by counting its operations and bytes, for models without formulas.
 
-A forward on fake tensors computes nothing and needs no weights, so a forecast of any size is quick.
+A forward on fake tensors computes nothing and needs no weights, so forecasts are quick at any size.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from plmjac.alphabet import NUM_AMINO_ACIDS
 from plmjac.models.base import ModelSize
 
 COUNTED_LENGTHS = (8, 16, 32)
-"""Operations are a polynomial of second degree in the number of tokens, so that three lengths give all others."""
+"""Operations are a polynomial of degree two in the number of tokens, so three lengths determine all others."""
 
 
 class Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The most bytes that tensors held at once which were made under it, looked at after every operation."""
+    """Records the peak of bytes held by tensors made within its context, sampled after every operation."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -33,7 +33,7 @@ class Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]
         made = func(*args, **(kwargs or {}))
         given = {_key(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, torch.Tensor)}
         for tensor in tree_leaves(made):
-            # What an operation was given and gives back, a weight for instance, was there before.
+            # An input that is returned, such as a weight, was not allocated here.
             if isinstance(tensor, torch.Tensor) and _key(tensor) not in given:
                 storage = tensor.untyped_storage()
                 self._known[_key(tensor)] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
@@ -43,7 +43,7 @@ class Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def operations(forward: Callable[[], Any]) -> int:
-    """Floating point operations of the matrix products of a forward, counted."""
+    """Count the floating point operations of the matrix products of a forward."""
     counter = FlopCounterMode(display=False, custom_mapping=_ALSO_COUNTED)
     with counter:
         forward()
@@ -63,7 +63,7 @@ _ALSO_COUNTED = {
     torch.ops.aten.addmm_: _of_addmm,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _of_attention,
 }
-"""Matrix products that PyTorch's counter passes over."""
+"""Matrix products that PyTorch's counter leaves out."""
 
 
 def _key(tensor: torch.Tensor) -> int:
@@ -71,9 +71,9 @@ def _key(tensor: torch.Tensor) -> int:
 
 
 class CountedSize(ModelSize):
-    """Costs counted by `forward(batch, length, maps)`, a forward of so many sequences, with attention maps or without.
+    """Costs counted in `forward(batch, length, maps)`, a forward with or without attention maps.
 
-    `longest` is the longest sequence that it takes. `weights` are bytes.
+    `longest` is the longest sequence that the model takes. `weights` are bytes.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class CountedSize(ModelSize):
 
     @property
     def num_parameters(self) -> int:
-        """Trained numbers."""
+        """Number of trained parameters."""
         return self._numbers[0]
 
     @property
@@ -113,21 +113,21 @@ class CountedSize(ModelSize):
 
     @property
     def max_length(self) -> int | None:
-        """Residues that the model can take, None without a limit."""
+        """Largest number of residues that the model can take; None without a limit."""
         return self._longest
 
     @property
     def num_layers(self) -> int:
-        """Layers whose attention can be read out."""
+        """Number of layers whose attention can be read out."""
         return self._numbers[2]
 
     @property
     def num_heads(self) -> int:
-        """Attention heads of a layer."""
+        """Number of attention heads per layer."""
         return self._numbers[3]
 
     def flops(self, length: int) -> int:
-        """Operations of one forward of `length` residues, from those counted at three lengths (Lagrange)."""
+        """Floating point operations of one forward of `length` residues, interpolated from three counts (Lagrange)."""
         total = Fraction(0)
         counted = self._counted_flops()
         for at, value in counted.items():
@@ -139,11 +139,11 @@ class CountedSize(ModelSize):
         return round(total)
 
     def of_logits(self, batch: int, length: int) -> int:
-        """Bytes of a forward of `batch` mutants besides the weights, or of its logits and their changes."""
+        """Bytes of a forward of `batch` mutants without the weights, at least those of the logits and their changes."""
         return max(self._bytes(batch, length, False), 3 * 4 * NUM_AMINO_ACIDS * batch * length)
 
     def of_maps(self, length: int, *, every_head: bool) -> int:
-        """Bytes of the wild type's forward with attention maps, all of which are there at once."""
+        """Bytes of the wild type's forward with the attention maps of all layers at once."""
         return self._bytes(1, length, True)
 
     def _counted_flops(self) -> dict[int, int]:
@@ -155,7 +155,7 @@ class CountedSize(ModelSize):
         return operations(lambda: self._forward(1, length, False))
 
     def _count_bytes(self, batch: int, length: int, maps: bool) -> int:
-        """Counted for one or two sequences of at most the longest length, and carried on from there."""
+        """Peak bytes counted for one or two sequences of at most the longest length, and scaled up from there."""
         few, short = min(batch, 2), min(length, self._longest or length)
         with Allocated() as counted:
             self._forward(few, short, maps)

@@ -1,7 +1,7 @@
-"""Models whose contacts mean nothing: a random two-layer ESM-2, and a linear one with known couplings.
+"""Models for tests: a random two-layer ESM-2, and a linear model with known couplings.
 
-The first runs the whole path in milliseconds. The second is the oracle of the method: the categorical Jacobian of a
-model that is linear in its one-hot input is that model's own couplings.
+The first runs the whole pipeline in milliseconds. The second tests the method exactly: the categorical Jacobian of a
+model that is linear in its one-hot input equals the model's couplings.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -22,7 +22,7 @@ DEBUG_ARCHITECTURE = Architecture(num_layers=2, width=32, num_heads=4)
 
 
 def random_tensors(architecture: Architecture, seed: int) -> dict[str, Tensor]:
-    """Draw weights under fair-esm's names, the same for a seed whatever else draws random numbers.
+    """Random weights under fair-esm's names; they depend on the seed alone.
 
     Scaled so that logits spread over several units, as ESM-2's do, and depend on every residue.
     """
@@ -38,7 +38,7 @@ def random_tensors(architecture: Architecture, seed: int) -> dict[str, Tensor]:
         elif name == "embed_tokens.weight":
             tensors[name] = noise
         else:
-            # Twice the usual scale: attention that is not flat, and couplings well above rounding.
+            # Twice the usual scale, so that attention is not flat and couplings are well above rounding.
             tensors[name] = noise * (2 / shapes[name][-1] ** 0.5)
     return tensors
 
@@ -71,7 +71,7 @@ def debug_model(
     token_dropout: bool = True,
     bos_eos: BosEos = "keep",
 ) -> Esm2Adapter:
-    """Build the debug model; seed makes it, and its hash tells one seed from another. `adapter` is its class."""
+    """Build the debug model from a seed, which also determines its hash. `adapter` is the class of the model."""
     tensors = random_tensors(DEBUG_ARCHITECTURE, seed)
     return adapter(
         name="debug",
@@ -84,10 +84,10 @@ def debug_model(
 
 
 class LinearModel(LanguageModel):
-    """A toy that adds up couplings: logits[j, b] = sum over i of couplings[i, token at i, j, b].
+    """Linear model of one length: logits[j, b] = sum over i of couplings[i, token at i, j, b].
 
-    `couplings` (L, T, L, 20) fix the one length it works for; T = 26 for all tokens, or 20 if there are no others.
-    Its `size` is a stand-in, so its forecast costs are not its own.
+    `couplings` are (L, T, L, 20), T = 26 for all tokens or 20 for amino acids alone. Its `size` is a stand-in, so
+    forecasts of its cost mean nothing.
     """
 
     couplings: Tensor
@@ -102,7 +102,7 @@ class LinearModel(LanguageModel):
 
     @property
     def size(self) -> ModelSize:
-        """That of a small ESM-2."""
+        """Size of a small ESM-2, as a stand-in."""
         return Esm2Size(Architecture(num_layers=1, width=20, num_heads=1), False, "fp32", self.device.type)
 
     def read(
@@ -112,7 +112,7 @@ class LinearModel(LanguageModel):
         positions: Int64[Tensor, " L"] | None = None,
         heads: Sequence[tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
-        """Sum the couplings of the tokens that are there; they belong to places, whatever indices these have."""
+        """Sum the couplings of the tokens; `positions` have no effect."""
         self.check_readouts(readouts)
         places = torch.arange(tokens.shape[1], device=tokens.device)
         return {"logits": self.couplings[places, tokens].sum(1)} if readouts else {}

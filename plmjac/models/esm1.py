@@ -1,12 +1,12 @@
 """ESM-1b and ESM-1v on fair-esm's own module, from a local fair-esm file; in float32.
 
 They differ from ESM-2 in their learned positions, of which there are 1,024 with the two ends, and ESM-1b in a layer
-norm before the first layer. A fast path is not there: `model=masked_lm` runs Hugging Face's copies with PyTorch's
+norm before the first layer. They have no fast path; `model=masked_lm` runs Hugging Face's copies with PyTorch's
 attention.
 """
 
 from argparse import Namespace
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +18,18 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from plmjac.models.architecture import Architecture, Esm2Size
-from plmjac.models.base import BosEos, LanguageModel, indices_of
+from plmjac.models.base import BosEos, LanguageModel
 from plmjac.models.checkpoints import read_fair_esm, sha256_of_file
 from plmjac.models.fair_esm import EsmAdapter, NoDrawing, import_fair_esm
 from plmjac.models.layouts import CONTACT_HEAD
 
 ENDS = 2
-"""BOS and EOS, which take a learned position each."""
+"""BOS and EOS take one learned position each."""
 
 
 @dataclass(frozen=True)
 class Esm1Size(Esm2Size):
-    """Cost of an ESM-1b or ESM-1v: that of an ESM-2 on fair-esm's module, and its learned positions."""
+    """Cost of an ESM-1b or ESM-1v: an ESM-2 on fair-esm's module plus the learned positions."""
 
     positions: int
     norm_before: bool
@@ -41,8 +41,8 @@ class Esm1Size(Esm2Size):
 
     @property
     def num_parameters(self) -> int:
-        """Trained numbers, with the contact head."""
-        positions = self.positions + 2  # two that no residue ever has, for padding
+        """Number of trained parameters, contact head included."""
+        positions = self.positions + 2  # two more for padding, which no residue ever has
         return super().num_parameters + self.architecture.width * (positions + 2 * self.norm_before)
 
 
@@ -54,7 +54,7 @@ def load(
     bos_eos: BosEos,
     device: torch.device,
 ) -> LanguageModel:
-    """Load an ESM-1b or ESM-1v on a device; `token_dropout` None means as the file says."""
+    """Load an ESM-1b or ESM-1v on a device; `token_dropout` None follows the file."""
     path = _path(name, checkpoint)
     content = read_fair_esm(path)
     model = Esm1(
@@ -74,7 +74,7 @@ def size(*, name: str, kind: str, checkpoint: str | Path | None, **_: Any) -> Es
 class Esm1(EsmAdapter):
     """An ESM-1b or ESM-1v in eval mode and float32 on fair-esm's module.
 
-    `content` is a fair-esm checkpoint, with the contact regression among its tensors where there is one.
+    `content` is a fair-esm checkpoint whose tensors include the contact regression, if there is one.
     """
 
     def __init__(
@@ -108,28 +108,14 @@ class Esm1(EsmAdapter):
         """Costs on any device."""
         return self._size
 
-    def read(
-        self,
-        tokens: Int64[Tensor, "B L"],
-        readouts: Collection[str],
-        positions: Int64[Tensor, " L"] | None = None,
-        heads: Sequence[tuple[int, int]] | None = None,
-    ) -> dict[str, Tensor]:
-        """Everything asked for from one forward of fair-esm's module."""
-        self.check_readouts(readouts)
-        wanted = heads if heads is None else self.wanted_heads(heads)
-        indices = indices_of(tokens.shape[1], positions, self.device)
+    @contextmanager
+    def _placed_at(self, indices: Int64[Tensor, " T"]) -> Iterator[None]:
+        """Let fair-esm's module look up the learned positions of these indices instead of 0 .. T - 1."""
         if int(indices[-1]) >= self._size.positions:
             raise ValueError(
                 f"{self.name} has learned positions for {self._size.max_length} residues, gaps between chains "
                 f"included; these take {int(indices[-1]) - 1}"
             )
-        ids = self._to_esm(tokens)
-        return self._read_module(self.esm, ids, readouts, wanted, self._placed_at(indices))
-
-    @contextmanager
-    def _placed_at(self, indices: Int64[Tensor, " T"]) -> Iterator[None]:
-        """Let fair-esm's module look up the positions of these indices, in the place of 0 .. T - 1."""
         embedding = self.esm.embed_positions
         looked_up = indices + embedding.padding_idx + 1
         embedding.forward = lambda ids: F.embedding(looked_up.expand_as(ids), embedding.weight)
@@ -137,10 +123,6 @@ class Esm1(EsmAdapter):
             yield
         finally:
             del embedding.forward
-
-    def _weights(self) -> Tensor:
-        weight: Tensor = self.esm.embed_tokens.weight
-        return weight
 
 
 def _path(name: str, checkpoint: str | Path | None) -> Path:
@@ -153,7 +135,7 @@ def _path(name: str, checkpoint: str | Path | None) -> Path:
 
 
 def _options(content: Mapping[str, Any], where: str) -> Namespace:
-    """The training options of a checkpoint under the names of fair-esm's module. Raises ValueError for other models."""
+    """The training options of a checkpoint, named as fair-esm's module does. Raises ValueError for other models."""
     given = content.get("args")
     known = vars(given) if isinstance(given, Namespace) else {}
     if known.get("arch") != "roberta_large":
@@ -174,11 +156,11 @@ def _size(options: Namespace, tensors: Mapping[str, Tensor], kind: str) -> Esm1S
 
 
 def _build(options: Namespace, tensors: dict[str, Tensor], where: str) -> Any:
-    """fair-esm's module with these weights; names are brought to the module's by fair-esm's own loader."""
+    """Build fair-esm's module with these weights; fair-esm's own loader renames them."""
     esm = import_fair_esm()
     width = options.layers * options.attention_heads
     for name, shape in zip(CONTACT_HEAD, ((1, width), (1,)), strict=True):
-        # Without trained weights: NaN, so that a path around `readouts` cannot pass off noise as contacts.
+        # NaN where there are no trained weights, so that noise can never pass for contacts.
         tensors.setdefault(name, torch.full(shape, torch.nan))
     copied = {name: tensor.to("cpu", torch.float32, copy=True) for name, tensor in tensors.items()}
     with torch.device("meta"), NoDrawing():

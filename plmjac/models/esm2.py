@@ -1,10 +1,10 @@
-"""ESM-2 on fair-esm's own module: the plain path that every faster one is held equal to.
+"""ESM-2 on fair-esm's own module: the reference that every faster path is tested against.
 
-It is slow: attention maps are formed in every layer, all 33 output columns are computed and 13 dropped, and the contact
+It is slow: every layer forms its attention maps, 13 of the 33 output columns are computed for nothing, and the contact
 head holds all maps at once (layers x heads x L^2 numbers).
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -14,16 +14,15 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from plmjac.models.architecture import Architecture, Esm2Size
-from plmjac.models.base import BosEos, Precision, indices_of
+from plmjac.models.base import BosEos
 from plmjac.models.fair_esm import EsmAdapter, NoDrawing, import_fair_esm
 from plmjac.models.layouts import CONTACT_HEAD, check_tensors, rotary_frequencies
 
 
 class Esm2Adapter(EsmAdapter):
-    """Base of the plain and the fast ESM-2; `tensors` carry fair-esm's names and are copied."""
+    """Base of the reference and the fast ESM-2; `tensors` have fair-esm's names and are copied."""
 
     fast = False
-    precision: Precision = "fp32"
 
     def __init__(
         self,
@@ -65,25 +64,11 @@ class Esm2(Esm2Adapter):
         _fill(self.esm, architecture, tensors)
         self.eval().requires_grad_(False)
 
-    def read(
-        self,
-        tokens: Int64[Tensor, "B L"],
-        readouts: Collection[str],
-        positions: Int64[Tensor, " L"] | None = None,
-        heads: Sequence[tuple[int, int]] | None = None,
-    ) -> dict[str, Tensor]:
-        """Everything asked for from one forward of fair-esm's module."""
-        self.check_readouts(readouts)
-        wanted = heads if heads is None else self.wanted_heads(heads)
-        ids = self._to_esm(tokens)
-        indices = indices_of(tokens.shape[1], positions, ids.device)
-        return self._read_module(self.esm, ids, readouts, wanted, self._rotated_by(indices))
-
     @contextmanager
-    def _rotated_by(self, indices: Int64[Tensor, " T"]) -> Iterator[None]:
-        """Put cos and sin of these indices where fair-esm's module looks them up, which makes them of 0 .. T - 1.
+    def _placed_at(self, indices: Int64[Tensor, " T"]) -> Iterator[None]:
+        """Put cos and sin of these indices into the cache from which fair-esm's module rotates queries and keys.
 
-        Its own arithmetic, so that the usual indices give the usual bits; forgotten afterwards.
+        Computed as fair-esm does, so that indices 0 .. T - 1 give the same bits; the cache is emptied afterwards.
         """
         rotaries = [layer.self_attn.rot_emb for layer in self.esm.layers]
         for rotary in rotaries:
@@ -97,13 +82,9 @@ class Esm2(Esm2Adapter):
             for rotary in rotaries:
                 rotary._seq_len_cached = rotary._cos_cached = rotary._sin_cached = None
 
-    def _weights(self) -> Tensor:
-        weight: Tensor = self.esm.embed_tokens.weight
-        return weight
-
 
 def _build(esm: ModuleType, architecture: Architecture, alphabet: Any, token_dropout: bool) -> Any:
-    """fair-esm's module without weights: nothing is drawn, so that the global random numbers stay as they were."""
+    """Build fair-esm's module without weights, leaving the global random state untouched."""
     with torch.device("meta"), NoDrawing():
         module = esm.model.esm2.ESM2(
             num_layers=architecture.num_layers,
@@ -123,11 +104,11 @@ def _fill(module: Any, architecture: Architecture, tensors: Mapping[str, Tensor]
     state = {name: tensor.to("cpu", torch.float32, copy=True) for name, tensor in tensors.items()}
     state["lm_head.weight"] = state["embed_tokens.weight"]
     for name in CONTACT_HEAD:
-        # Without trained weights: NaN, so that a path around `readouts` cannot pass off noise as contacts.
+        # NaN where there are no trained weights, so that noise can never pass for contacts.
         width = architecture.num_layers * architecture.num_heads
         state.setdefault(name, torch.full((1, width) if name.endswith("weight") else (1,), torch.nan))
     for layer in range(architecture.num_layers):
-        # The published models were trained with frequencies rounded to float16, so what the file says goes first.
+        # The published models were trained with frequencies rounded to float16: those of the file take precedence.
         state.setdefault(f"layers.{layer}.self_attn.rot_emb.inv_freq", rotary_frequencies(architecture))
     module.load_state_dict(state, strict=True, assign=True)
     module.lm_head.weight = module.embed_tokens.weight

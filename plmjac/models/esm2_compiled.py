@@ -1,10 +1,9 @@
 """`Esm2Fast` with its layers compiled by torch.compile: norms, rotation, GELU and residual sums in few fused kernels.
 
-Meant for GPUs, where these read and write more memory than the matrix products do; needs a C++ compiler on a CPU and
+Meant for GPUs, where those operations move more memory than the matrix products; needs a C++ compiler on a CPU and
 Triton on a GPU, and some tens of seconds before the first forward. Two compilations, for one sequence and for several,
-serve all layers and lengths. The first layer's table of projections is lost, and nothing is gained where attention maps
-are read out, which stay with `Esm2Fast`. (Where they are read with the wild type, its logits are rounded
-as there: by one number for all mutants, which centering takes out.)
+serve all layers and lengths. Forwards that read attention maps stay on `Esm2Fast`. (The rounding of a wild type's
+logits then differs by the same number for all of its mutants, which centering removes.)
 """
 
 import inspect
@@ -17,14 +16,13 @@ import torch.nn.functional as F
 from jaxtyping import Complex64, Float, Float32, Int64
 from torch import Tensor
 
-from plmjac.models.architecture import CPU_TOKENS
 from plmjac.models.attention_kernels import attend
-from plmjac.models.esm2_fast import FastLayer
+from plmjac.models.esm2_fast import FastLayer, sequences_together
 from plmjac.models.esm2_fused import Esm2Fused, Way
 
 log = logging.getLogger(__name__)
 
-_attend = inspect.unwrap(attend)  # of the checks of shapes that tests put around it, which cannot be compiled
+_attend = inspect.unwrap(attend)  # without the shape checks that tests wrap around it, which cannot be compiled
 
 
 def layer_step(
@@ -40,8 +38,8 @@ def layer_step(
 ) -> Float32[Tensor, "B T D"]:
     """One transformer layer in real arithmetic; weights and biases as `FastLayer` holds them.
 
-    Products and attention in the dtype of the weights, everything else in float32. `own_attention`: by the kernel that
-    `attention_kernels` chooses, not by PyTorch's call, with which the compiled path was measured.
+    Matrix products and attention in the dtype of the weights, everything else in float32. `own_attention` takes the
+    kernel that `attention_kernels` chooses instead of PyTorch's own call.
     """
     batch, length, width = x.shape
     dtype, pairs = qkv[0].dtype, cos.shape[1]
@@ -58,23 +56,24 @@ def layer_step(
 
 
 class Esm2Compiled(Esm2Fused):
-    """An ESM-2 whose layers are compiled; while that is not `in_use`, the forward is that of `Esm2Fused`."""
+    """An ESM-2 with compiled layers; while `in_use` is False, its forward is that of `Esm2Fused`."""
 
     def __init__(self, *, in_use: bool = True, **options: Any) -> None:
         super().__init__(**options)
         self.in_use = in_use
-        # Unwrapped as above.
+        # Unwrapped for the same reason as `_attend`.
         self._step: Callable[..., Tensor] = torch.compile(inspect.unwrap(layer_step))
 
     @property
     def way(self) -> Way:
-        """The compiled way while it is in use."""
+        """compiled while the compiled layers are in use, else fast."""
         return "compiled" if self.in_use else "fast"
 
     def compile_layers(self) -> str:
-        """Make both compilations, of one sequence and of several; where that fails, the first line of the error.
+        """Compile for one sequence and for several; returns the first line of the compiler's error, empty on success.
 
-        Then the forward is that of `Esm2Fast`. ValueError, which is of the model on this device, is raised.
+        After an error the forward is that of `Esm2Fused`. A ValueError, which concerns the model and not the compiler,
+        is raised.
         """
         self.in_use = True
         try:
@@ -88,7 +87,7 @@ class Esm2Compiled(Esm2Fused):
         return ""
 
     def use_compiled(self, wanted: bool) -> bool:
-        """Compile if that is wanted and works, and say so if it does not."""
+        """Compile if wanted, with a warning if the compiler fails; True if the layers are compiled now."""
         if wanted and not self.in_use and (said := self.compile_layers()):
             log.warning("torch.compile does not work here (%s): going on without, about 0.8 times as fast", said)
         self.in_use &= wanted
@@ -105,10 +104,8 @@ class Esm2Compiled(Esm2Fused):
             super()._without_maps(ids, x, table, turn)
             return
         cos, sin = turn[:, 0, 0].real.contiguous(), turn[:, 0, 0].imag.contiguous()
-        batch, length, _ = x.shape
-        size = max(1, CPU_TOKENS // length) if x.device.type == "cpu" else batch
-        for at in range(0, batch, size):
-            block = hidden = x[at : at + size]
+        for block in torch.split(x, sequences_together(x)):
+            hidden = block
             for tensor, sizes in ((hidden, (0, 1)), (cos, (0,)), (sin, (0,))):
                 for axis in sizes:
                     torch._dynamo.maybe_mark_dynamic(tensor, axis)

@@ -1,17 +1,16 @@
-"""ESM-2 as fast as PyTorch goes on one device: the same weights, protocol and results as `esm2.Esm2`.
+"""A fast ESM-2 in plain PyTorch: the same weights and, up to rounding, the same results as `esm2.Esm2`.
 
-Savings, all of them exact but for rounding: scaled_dot_product_attention, which never forms an attention map; one
-matrix product for queries, keys and values, with the layer norm's scale and shift folded in; rotation as one complex
-product, for which query and key channels are put in pairs; the first layer's queries, keys and values from a table of
-33 tokens; residual sums within the matrix product; activations of a layer kept in the processor's cache; 20 output
-columns at L positions instead of 33 at L + 2. The weights are no longer fair-esm's
-tensors. Attention maps are formed only where they are read out, one layer at a time.
+It saves time by scaled_dot_product_attention, which forms no attention map; one matrix product for queries, keys and
+values, with the layer norm's scale and shift folded into the weights; rotation as one complex product of paired
+channels; a table of 33 tokens for the first layer's queries, keys and values; residual sums inside the matrix product;
+batches small enough for the CPU's cache; 20 output columns at L positions instead of 33 at L + 2. Attention maps are
+formed only where they are read out, one layer at a time.
 
-Precision: fp32 (TF32 off); tf32; fp16, which means matrix products and attention in half precision, and residual
-stream, layer norms, rotation, softmax and the head in float32.
+Precision: fp32 (without TF32), tf32, or fp16: matrix products and attention in half precision, and residual stream,
+layer norms, rotation, softmax and head in float32.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,16 +21,16 @@ from torch import Tensor, nn
 from plmjac.alphabet import NUM_AMINO_ACIDS
 from plmjac.models.architecture import CPU_TOKENS, Architecture
 from plmjac.models.attention_kernels import attend
-from plmjac.models.base import Precision, indices_of, kernels
+from plmjac.models.base import Precision
 from plmjac.models.esm2 import Esm2Adapter
 from plmjac.models.layouts import CONTACT_HEAD, rotary_frequencies
 
 MASK_RATIO_TRAIN = 0.15 * 0.8
-"""Fraction of masked tokens in ESM-2's training, which token dropout scales to."""
+"""Fraction of tokens masked in ESM-2's training; token dropout rescales embeddings to it."""
 
 
 class FastLayer(nn.Module):
-    """One transformer layer with fused projections; its buffers follow the model from device to device."""
+    """One transformer layer with queries, keys and values in one projection."""
 
     def __init__(
         self, tensors: Mapping[str, Tensor], number: int, architecture: Architecture, dtype: torch.dtype
@@ -66,13 +65,13 @@ class FastLayer(nn.Module):
     down_bias: Tensor
 
     def project(self, x: Float32[Tensor, "*B D"]) -> Float[Tensor, "*B E"]:
-        """Queries, keys and values of normalised channels, one after another."""
+        """Queries, keys and values of the normalised channels, in one array."""
         return F.linear(self.normalised(x), self.qkv_weight, self.qkv_bias)
 
     def heads_of(
         self, qkv: Float[Tensor, "B T E"], turn: Complex64[Tensor, "T 1 1 P"]
     ) -> tuple[Float[Tensor, "B H T W"], Float[Tensor, "B H T W"], Float[Tensor, "B H T W"]]:
-        """Queries and keys turned by their position, and values, by head. `qkv` may be overwritten."""
+        """Queries and keys rotated by their position, and values, by head. `qkv` may be overwritten."""
         batch, length, _ = qkv.shape
         parts = qkv.view(batch, length, 3, self.heads, self.head_width)
         turned = parts[:, :, :2].float().view(batch, length, 2, self.heads, self.head_width // 2, 2)
@@ -85,18 +84,18 @@ class FastLayer(nn.Module):
         return attend(*self.heads_of(qkv, turn))
 
     def finish(self, x: Float32[Tensor, "B T D"], attended: Float[Tensor, "B H T W"]) -> None:
-        """From attended values to the layer's output, which overwrites the contiguous `x`."""
+        """Output projection and feed-forward block; the layer's output overwrites the contiguous `x`."""
         rows = x.view(-1, x.shape[-1])
         _add_linear(rows, attended.transpose(1, 2).reshape(rows.shape), self.out_weight, self.out_bias)
         hidden = F.linear(self.normalised(rows), self.up_weight, self.up_bias)
         _add_linear(rows, torch.ops.aten.gelu_(hidden), self.down_weight, self.down_bias)
 
     def normalised(self, x: Float32[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        """Mean 0 and variance 1 in float32, in the dtype of the weights; scale and shift are folded into these."""
+        """Layer norm in float32 without scale and shift (folded into the weights), cast to the dtype of the weights."""
         return F.layer_norm(x, x.shape[-1:], eps=self.eps).to(self.qkv_weight.dtype)
 
     def added(self, x: Float32[Tensor, "*B D"], change: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        """x += change, and the normalised channels of that."""
+        """Add `change` to `x` in place and return the normalised sum."""
         x += change
         return self.normalised(x)
 
@@ -104,7 +103,7 @@ class FastLayer(nn.Module):
 def _add_linear(
     rows: Float32[Tensor, "M D"], inputs: Float[Tensor, "M K"], weight: Float[Tensor, "D K"], bias: Float[Tensor, " D"]
 ) -> None:
-    """rows += linear(inputs): within the matrix product where all is float32."""
+    """rows += linear(inputs), in one matrix product if all is float32."""
     if weight.dtype != rows.dtype:
         rows += F.linear(inputs, weight, bias)
         return
@@ -113,7 +112,7 @@ def _add_linear(
 
 
 class Esm2Fast(Esm2Adapter):
-    """An ESM-2 in eval mode for throughput, in a precision."""
+    """An ESM-2 in eval mode on the fast path, in a given precision."""
 
     fast = True
 
@@ -165,42 +164,23 @@ class Esm2Fast(Esm2Adapter):
     contact_weight: Tensor
     contact_bias: Tensor
 
-    def read(
-        self,
-        tokens: Int64[Tensor, "B L"],
-        readouts: Collection[str],
-        positions: Int64[Tensor, " L"] | None = None,
-        heads: Sequence[tuple[int, int]] | None = None,
-    ) -> dict[str, Tensor]:
-        """Everything asked for from one forward; attention maps are formed one layer at a time, if at all."""
-        self.check_readouts(readouts)
-        wanted = self.wanted_heads(heads)
-        ids = self._to_esm(tokens)
-        indices = indices_of(tokens.shape[1], positions, ids.device)
-        with torch.inference_mode(), kernels(self.precision, ids.device):
-            results = self._forward(ids, indices, frozenset(readouts), wanted)
-        # Copies made outside inference mode are ordinary tensors, free to be changed.
-        results = {name: value.clone() for name, value in results.items()}
-        if heads is None and "attention" in readouts:
-            shape = (self.architecture.num_layers, self.architecture.num_heads)
-            attention = results["attention"]
-            results["attention"] = attention.view(len(attention), *shape, *attention.shape[-2:])
-        return results
-
     def _forward(
         self,
         ids: Int64[Tensor, "B T"],
         indices: Int64[Tensor, " T"],
         readouts: frozenset[str],
-        wanted: list[tuple[int, int]],
+        heads: list[tuple[int, int]] | None,
     ) -> dict[str, Tensor]:
         x, table = self._start(ids)
         turn = self._turn(indices)
+        results: dict[str, Tensor] = {}
         if readouts & {"contact_head", "attention"}:
-            results = self._with_maps(x, turn, readouts, wanted)
+            results = self._with_maps(x, turn, readouts, self.wanted_heads(heads))
         else:
             self._without_maps(ids, x, table, turn)
-            results = {}
+        if "attention" in readouts and heads is None:
+            maps, shape = results["attention"], (self.architecture.num_layers, self.architecture.num_heads)
+            results["attention"] = maps.view(len(maps), *shape, *maps.shape[2:])
         if "logits" in readouts:
             results["logits"] = self._logits(x[:, 1:-1])
         if "representation" in readouts:
@@ -216,17 +196,16 @@ class Esm2Fast(Esm2Adapter):
         table: Float[Tensor, "V E"] | None,
         turn: Complex64[Tensor, "T 1 1 P"],
     ) -> None:
-        """All layers on `x`, in place, a few sequences at a time."""
-        batch, length = ids.shape
-        size = max(1, CPU_TOKENS // length) if x.device.type == "cpu" else batch
-        blocks = [slice(at, at + size) for at in range(0, batch, size)]
+        """Apply all layers to `x` in place, a few sequences at a time."""
+        size = sequences_together(x)
+        blocks = list(zip(torch.split(ids, size), torch.split(x, size), strict=True))
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, FastLayer)
             tabled = table is not None and number == 0
-            for block in blocks:
+            for tokens, block in blocks:
                 layer.finish(
-                    x[block],  # the projections are named nowhere, so that their memory is free again after attention
-                    layer.attend(F.embedding(ids[block], table) if tabled else layer.project(x[block]), turn),  # type: ignore[arg-type]
+                    block,  # no name holds the projections, so that their memory is free again after attention
+                    layer.attend(F.embedding(tokens, table) if tabled else layer.project(block), turn),  # type: ignore[arg-type]
                 )
 
     def _with_maps(
@@ -236,7 +215,7 @@ class Esm2Fast(Esm2Adapter):
         readouts: frozenset[str],
         wanted: list[tuple[int, int]],
     ) -> dict[str, Tensor]:
-        """All layers on `x`, in place, with the attention maps that are asked for."""
+        """Apply all layers to `x` in place; returns the contact head and the wanted attention maps (B, K, L, L)."""
         maps: dict[tuple[int, int], Tensor] = {}
         evidence: Tensor | float = 0.0
         for number, layer in enumerate(self.layers):
@@ -265,7 +244,7 @@ class Esm2Fast(Esm2Adapter):
         return results
 
     def _start(self, ids: Int64[Tensor, "B T"]) -> tuple[Float32[Tensor, "B T D"], Float[Tensor, "V E"] | None]:
-        """Embeddings under token dropout, and the first layer's projections of each token where all share one scale."""
+        """Embeddings with token dropout, and the first layer's projections of every token if one scale serves all."""
         first = self.layers[0]
         assert isinstance(first, FastLayer)
         table = self.embedding
@@ -274,13 +253,13 @@ class Esm2Fast(Esm2Adapter):
             table[self._mask_id] = 0.0
             masked = (ids == self._mask_id).sum(dim=1)
             scale = (1 - MASK_RATIO_TRAIN) / (1 - masked / ids.shape[1])
-            if bool((masked != masked[0]).any()):  # every sequence its own scale: no table
+            if bool((masked != masked[0]).any()):  # a scale for each sequence, so no table
                 return table[ids] * scale[:, None, None], None
             table = table * scale[0]
         return F.embedding(ids, table), first.project(table)
 
     def _turn(self, indices: Int64[Tensor, " T"]) -> Complex64[Tensor, "T 1 1 P"]:
-        """The rotation of each index, in float32 whatever the precision of the rest."""
+        """Rotation of each position index, always in float32."""
         angles = indices.float()[:, None] * self.frequencies
         return torch.polar(torch.ones_like(angles), angles)[:, None, None, :]
 
@@ -289,8 +268,13 @@ class Esm2Fast(Esm2Adapter):
         hidden = F.gelu(F.linear(F.layer_norm(x, x.shape[-1:], eps=eps), self.dense_weight, self.dense_bias))
         return F.linear(F.layer_norm(hidden, hidden.shape[-1:], eps=eps), self.output_weight, self.output_bias)
 
-    def _weights(self) -> Tensor:
+    def _embedding(self) -> Tensor:
         return self.embedding
+
+
+def sequences_together(x: Float32[Tensor, "B T D"]) -> int:
+    """Number of sequences that pass a layer together: on a CPU as many as its cache holds, elsewhere all."""
+    return max(1, CPU_TOKENS // x.shape[1]) if x.device.type == "cpu" else len(x)
 
 
 def _getter(tensors: Mapping[str, Tensor], prefix: str) -> Any:
@@ -298,7 +282,7 @@ def _getter(tensors: Mapping[str, Tensor], prefix: str) -> Any:
 
 
 def _frequencies(tensors: Mapping[str, Tensor], architecture: Architecture) -> Float32[Tensor, " P"]:
-    """The file's rotary frequencies, which are rounded as they were in training, or else the formula's."""
+    """Rotary frequencies of the file, rounded as they were in training, or else those of the formula."""
     names = [f"layers.{layer}.self_attn.rot_emb.inv_freq" for layer in range(architecture.num_layers)]
     known = [tensors[name].to("cpu", torch.float32, copy=True) for name in names if name in tensors]
     if any(not torch.equal(each, known[0]) for each in known):
@@ -307,21 +291,21 @@ def _frequencies(tensors: Mapping[str, Tensor], architecture: Architecture) -> F
 
 
 def _fold(scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """A linear map after a layer norm's scale and shift, as one linear map; summed in float64."""
+    """Fold a layer norm's scale and shift into the linear map behind it, in float64."""
     wide = weight.double()
     return (wide * scale.double()).float(), (bias.double() + wide @ shift.double()).float()
 
 
 def _pairs(heads: int, width: int) -> Int64[Tensor, " D"]:
-    """Channels of each head so that those which rotate together (c and c + width / 2) are neighbours."""
+    """Order of channels that puts those rotated together (c and c + width / 2) next to each other, head by head."""
     within = torch.arange(width).view(2, width // 2).T.reshape(-1)
     return (torch.arange(heads)[:, None] * width + within).reshape(-1)
 
 
 def _evidence(weight: Float32[Tensor, " H"], maps: Float32[Tensor, "B H T T"]) -> Float32[Tensor, "B L L"]:
-    """One layer's part of the contact head's logits: maps plus transposes, APC, weighted sum (Rao et al. 2021).
+    """Contribution of one layer to the contact head's logits: symmetrised maps, APC, weighted sum (Rao et al. 2021).
 
-    BOS and EOS are left out. Heads are summed up first, so that no other tensor of the maps' size is formed.
+    BOS and EOS are left out. Heads are summed first, so that no second tensor of the maps' size is formed.
     """
     summed = torch.einsum("h,bhij->bij", weight, maps)[:, 1:-1, 1:-1]
     inner = maps[..., 1:-1, 1:-1]

@@ -1,8 +1,8 @@
-"""`Esm2Fast` with candidates for a faster forward on a GPU: each is taken only where it was measured faster and right.
+"""`Esm2Fast` with optional faster GPU kernels ("candidates"), each used only where it was measured faster and right.
 
-None is taken by default. `make gpu` times one forward with and without each (scripts/gpu_candidates.py) and keeps the
-choice in the cache folder by card, PyTorch, model and way; a run that is begun later takes what it finds there and
-records it in its store, and one that resumes does as recorded.
+None is used by default. `make gpu` times one forward with and without each (scripts/gpu_candidates.py) and keeps the
+choice in the cache folder, by GPU, PyTorch version, model and path. A new run uses the choice that it finds there and
+records it in its store; a resumed run uses the recorded one.
 """
 
 import importlib.util
@@ -30,19 +30,19 @@ CANDIDATES: Mapping[Way, Mapping[str, str]] = {
     },
     "compiled": {"attention": "the attention kernel chosen for the shape, as one operator, for PyTorch's own call"},
 }
-"""By way (the fast path, or that compiled) and name."""
+"""Candidates by path (the fast one, or the compiled one) and name."""
 
 FASTER, TOLERANCE = 0.97, 1.1
-"""A candidate is taken if it needs at most this share of the time without it, and its logits are at most so many times
-as far from float32's (root mean square) as they are without it."""
+"""A candidate is used if the forward takes at most FASTER times as long as without it, and if the root mean square
+distance of its logits from float32 is at most TOLERANCE times that without it."""
 
 FILE = "candidates.json"
 MOST_GRAPHS, MET = 4, 3
-"""A graph holds the memory of a forward and costs two, so that a shape gets one when it is met for the third time."""
+"""A CUDA graph holds the memory of a forward and costs two to make: a shape gets one the third time it occurs."""
 
 
 class Esm2Fused(Esm2Fast):
-    """An ESM-2 whose layers use the candidates in `taken`; with none, the forward is that of `Esm2Fast`."""
+    """An ESM-2 whose layers use the candidates in `taken`; without any its forward is that of `Esm2Fast`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -52,11 +52,11 @@ class Esm2Fused(Esm2Fast):
 
     @property
     def way(self) -> Way:
-        """Which of the ways' candidates can be taken."""
+        """The path whose candidates can be used."""
         return "fast"
 
     def why_not_taken(self, name: str) -> str:
-        """The reason why a candidate cannot be taken here; empty where it can."""
+        """The reason why a candidate cannot be used here; empty if it can."""
         if name not in CANDIDATES[self.way]:
             return f"no candidate of the {self.way} way"
         if self.device.type != "cuda":
@@ -68,7 +68,7 @@ class Esm2Fused(Esm2Fast):
         return ""
 
     def take(self, names: Collection[str] | None) -> list[str]:
-        """Take these candidates, or those kept for this card and model; returns those in use, in order of name."""
+        """Use these candidates, or those chosen for this GPU and model; returns those in use, sorted by name."""
         wanted = kept(self) if names is None else names
         self.taken = frozenset(name for name in wanted if not self.why_not_taken(name))
         self._graphs.clear()
@@ -95,12 +95,12 @@ class Esm2Fused(Esm2Fast):
             self._graphs[x.shape](x, turn)
 
     def _fused_layers(self, x: Float32[Tensor, "B T D"], turn: Complex64[Tensor, "T 1 1 P"]) -> None:
-        """All layers on the contiguous `x`, in place."""
+        """Apply all layers to the contiguous `x` in place, without a CUDA graph."""
         cos, sin = turn[:, 0, 0].real.contiguous(), turn[:, 0, 0].imag.contiguous()
         if self.taken & {"norm", "rotation", "gelu"}:
             from plmjac.models import fused_triton as fused  # noqa: PLC0415 - Triton is not everywhere
 
-        channels: Tensor | None = None  # those of the layer's first norm, where the layer before has made them
+        channels: Tensor | None = None  # output of the layer's first norm, computed at the end of the layer before
         for layer in self.layers:
             assert isinstance(layer, FastLayer)
             if channels is None:
@@ -125,7 +125,7 @@ class Esm2Fused(Esm2Fast):
 
 
 class Graph:
-    """A CUDA graph of work that changes `x` in place, for one shape."""
+    """A CUDA graph of a function that changes `x` in place, for one shape."""
 
     def __init__(self, work: Callable[[Tensor, Tensor], None], x: Tensor, turn: Tensor) -> None:
         self.x, self.turn = x.clone(), turn.clone()
@@ -133,14 +133,14 @@ class Graph:
         stream = cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            work(self.x, self.turn)  # once before it is captured, so that every kernel is chosen and loaded
+            work(self.x, self.turn)  # before the capture, so that every kernel is chosen and loaded
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             work(self.x, self.turn)
 
     def __call__(self, x: Tensor, turn: Tensor) -> None:
-        """The work on this `x`."""
+        """Replay the function on this `x`."""
         self.x.copy_(x)
         self.turn.copy_(turn)
         self.graph.replay()
@@ -150,10 +150,10 @@ class Graph:
 def choose(
     names: Sequence[str], plain: tuple[float, float], measured: Callable[[frozenset[str]], tuple[float, float]]
 ) -> tuple[frozenset[str], dict[str, tuple[float, float]]]:
-    """The candidates to take, and what was measured: seconds of a forward, and distance from float32.
+    """Choose candidates; returns them with all measurements (seconds of a forward, distance from float32).
 
-    Each is measured alone; those that are right and faster then together, and the better of that and the best one is
-    taken. `plain` is measured without any.
+    Each is measured alone, then all that are right and faster together; the choice is all of these or the single best
+    one, whichever is faster. `plain` is the measurement without any.
     """
     found = {name: measured(frozenset([name])) for name in names}
     good = [name for name in names if _good(found[name], plain)]
@@ -170,13 +170,13 @@ def _good(measured: tuple[float, float], plain: tuple[float, float]) -> bool:
 
 
 def kept(model: Esm2Fused) -> list[str]:
-    """The candidates that were chosen for a model on its card; none where nothing was measured."""
+    """Candidates chosen for a model on its GPU; empty if none were measured."""
     names = remembered(FILE).get(_where(model)) if model.device.type == "cuda" else None
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def keep(model: Esm2Fused, names: Collection[str]) -> bool:
-    """Write down what was chosen for a model on its card; False where the cache folder cannot be written."""
+    """Save the choice for a model on its GPU; False if the cache folder cannot be written."""
     return remember(FILE, {**remembered(FILE), _where(model): sorted(names)})
 
 

@@ -1,4 +1,4 @@
-"""Shared by every ESM on fair-esm's own modules: its vocabulary, the two ends, and one forward's readouts."""
+"""Base of every ESM: fair-esm's vocabulary, BOS and EOS, and the readouts of one forward of fair-esm's modules."""
 
 import importlib.metadata
 from collections.abc import Collection, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from plmjac.alphabet import AMINO_ACIDS, NONCANONICAL, NUM_AMINO_ACIDS
-from plmjac.models.base import READOUTS, BosEos, LanguageModel, kernels
+from plmjac.models.base import READOUTS, BosEos, LanguageModel, Precision, indices_of, kernels
 
 
 def import_fair_esm() -> ModuleType:
@@ -44,12 +44,15 @@ def _is_installed(distribution: str) -> bool:
 
 
 class EsmAdapter(LanguageModel):
-    """Base of ESM-1b, ESM-1v and ESM-2: translates our tokens to ESM's vocabulary and adds the two ends.
+    """Base of ESM-1b, ESM-1v and ESM-2: translates our tokens to ESM's vocabulary and adds BOS and EOS.
 
-    `token_dropout` is the rescaling of embeddings by the fraction of masked tokens that they were trained with.
-    `bos_eos="mask"` replaces <cls> and <eos> by <mask>, the variant "without BOS/EOS" of Zhang et al. (2024).
+    A subclass sets `esm`, fair-esm's module, and places its positions, or has a forward of its own (`Esm2Fast`).
+    `token_dropout` rescales embeddings by the fraction of masked tokens, as in training. `bos_eos="mask"` replaces
+    <cls> and <eos> by <mask>, the variant "without BOS/EOS" of Zhang et al. (2024).
     """
 
+    esm: Any
+    precision: Precision = "fp32"
     _esm_ids: Tensor
 
     def __init__(
@@ -67,21 +70,43 @@ class EsmAdapter(LanguageModel):
         self._mask_id = int(alphabet.mask_idx)
 
     def why_not(self, readout: str) -> str:
-        """Say how to get a contact head, the one readout that a file of an ESM-2 may lack."""
+        """Say how to get a contact head, the only readout that an ESM can lack."""
         return (
             f"{self.name} has no trained contact head: put fair-esm's <stem>-contact-regression.pt beside the "
             "checkpoint, or use the Hugging Face files, which contain it"
         )
 
-    def _weights(self) -> Tensor:
-        """Any of the weights, for their dtype."""
-        raise NotImplementedError("a subclass is the model")
+    def read(
+        self,
+        tokens: Int64[Tensor, "B L"],
+        readouts: Collection[str],
+        positions: Int64[Tensor, " L"] | None = None,
+        heads: Sequence[tuple[int, int]] | None = None,
+    ) -> dict[str, Tensor]:
+        """All requested readouts from one forward."""
+        self.check_readouts(readouts)
+        chosen = None if heads is None else self.wanted_heads(heads)
+        ids = self._to_esm(tokens)
+        indices = indices_of(tokens.shape[1], positions, ids.device)
+        with torch.inference_mode(), kernels(self.precision, ids.device):
+            results = self._forward(ids, indices, frozenset(readouts), chosen)
+        # Copies made outside inference mode are ordinary tensors, free to be changed in place.
+        return {name: value.float().clone() for name, value in results.items()}
+
+    def _embedding(self) -> Tensor:
+        """The token embeddings, which stay in float32 in every precision."""
+        weight: Tensor = self.esm.embed_tokens.weight
+        return weight
+
+    def _placed_at(self, indices: Int64[Tensor, " T"]) -> AbstractContextManager[None]:
+        """Give fair-esm's module these position indices instead of 0 .. T - 1."""
+        raise NotImplementedError("a subclass knows how its model encodes positions")
 
     def _to_esm(self, tokens: Int64[Tensor, "B L"]) -> Int64[Tensor, "B L+2"]:
-        """Our tokens as ESM's, with the two ends."""
-        if self._weights().dtype != torch.float32:  # the embedding, which no precision of ours changes
+        """Translate our tokens to ESM's and add BOS and EOS."""
+        if self._embedding().dtype != torch.float32:
             raise ValueError(
-                f"{self.name} was cast to {self._weights().dtype}, which ruins its rotary positions; "
+                f"{self.name} was cast to {self._embedding().dtype}, which ruins its rotary positions; "
                 "use trainer.precision=16-mixed or bf16-mixed, which keep the weights in float32"
             )
         batch, length = tokens.shape
@@ -95,40 +120,38 @@ class EsmAdapter(LanguageModel):
             raise ValueError("with bos_eos=mask at least one residue must be visible: there is nothing to rescale")
         return ids
 
-    def _read_module(
+    def _forward(
         self,
-        module: Any,
         ids: Int64[Tensor, "B T"],
-        readouts: Collection[str],
-        heads: Sequence[tuple[int, int]] | None,
-        positioned: AbstractContextManager[None],
+        indices: Int64[Tensor, " T"],
+        readouts: frozenset[str],
+        heads: list[tuple[int, int]] | None,
     ) -> dict[str, Tensor]:
-        """Everything asked for from one forward of a module of fair-esm's, in float32."""
-        last = len(module.layers)
-        with torch.inference_mode(), kernels("fp32", ids.device), positioned:
-            out: dict[str, Any] = module(
+        """The readouts of one forward of fair-esm's module; `heads` None means all attention heads."""
+        last = len(self.esm.layers)
+        with self._placed_at(indices):
+            out: dict[str, Any] = self.esm(
                 ids,
                 repr_layers=[last] if "representation" in readouts else [],
                 need_head_weights="attention" in readouts,
                 return_contacts="contact_head" in readouts,
             )
-        # Copies made outside inference mode are ordinary tensors; views of `out` would refuse in-place changes.
         results: dict[str, Tensor] = {}
         if "logits" in readouts:
-            results["logits"] = out["logits"][:, 1:-1].float().index_select(2, self._esm_ids[:NUM_AMINO_ACIDS])
+            results["logits"] = out["logits"][:, 1:-1].index_select(2, self._esm_ids[:NUM_AMINO_ACIDS])
         if "contact_head" in readouts:
-            results["contact_head"] = out["contacts"].float().clone()
+            results["contact_head"] = out["contacts"]
         if "attention" in readouts:
             maps = out["attentions"][..., 1:-1, 1:-1]
             chosen = maps if heads is None else torch.stack([maps[:, layer, head] for layer, head in heads], dim=1)
-            results["attention"] = chosen.float().clone()
+            results["attention"] = chosen
         if "representation" in readouts:
-            results["representation"] = out["representations"][last][:, 1:-1].float().clone()
+            results["representation"] = out["representations"][last][:, 1:-1]
         return results
 
 
 def _lookup(alphabet: Any) -> Int64[Tensor, " 26"]:
-    """ESM's id of each of our tokens, from fair-esm's own alphabet."""
+    """Map our tokens to ESM's ids, by fair-esm's own alphabet."""
     ids = [alphabet.get_idx(letter) for letter in AMINO_ACIDS + NONCANONICAL] + [alphabet.mask_idx]
     # get_idx answers <unk> for what it does not know, which would read as a letter that carries no information.
     assert alphabet.unk_idx not in ids and len(set(ids)) == len(ids), "fair-esm's alphabet is not that of ESM-2"
@@ -136,7 +159,7 @@ def _lookup(alphabet: Any) -> Int64[Tensor, " 26"]:
 
 
 class NoDrawing(TorchFunctionMode):
-    """Keeps from the meta device what is pointless there and imports torch's compiler, which takes seconds."""
+    """Skips random initialisation on the meta device: it is pointless there, and takes seconds to import."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

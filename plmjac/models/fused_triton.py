@@ -1,4 +1,4 @@
-"""Triton kernels for what a layer of ESM-2 does beside its large products, in half precision: `esm2_fused` offers them.
+"""Triton kernels for the smaller operations of an ESM-2 layer, in half precision; candidates of `esm2_fused`.
 
 Never timed on a GPU; their numbers are tested in Triton's interpreter. Needs Triton on import.
 """
@@ -13,11 +13,11 @@ from jaxtyping import Float16, Float32
 from torch import Tensor
 
 TILE = {"M": 128, "N": 128, "K": 32, "GROUP": 8}
-"""Rows, columns and summed channels that one program of a product takes at a time, and tiles of rows in a group."""
+"""Rows, columns and summed channels of one tile of a product, and tiles of rows in a group."""
 
 
 def _add_norm(stream, change, out, eps, width: tl.constexpr, PADDED: tl.constexpr):
-    """One row: the stream plus a change, kept, and its channels with mean 0 and variance 1, by float32."""
+    """One row: stream += change in place, and the layer norm of the sum without scale and shift, in float32."""
     at = tl.program_id(0).to(tl.int64) * width + tl.arange(0, PADDED)
     here = tl.arange(0, PADDED) < width
     total = tl.load(stream + at, here, 0.0) + tl.load(change + at, here, 0.0).to(tl.float32)
@@ -28,7 +28,7 @@ def _add_norm(stream, change, out, eps, width: tl.constexpr, PADDED: tl.constexp
 
 
 def _rotate(qkv, cos, sin, tokens, pairs: tl.constexpr, number: tl.constexpr, PADDED: tl.constexpr):
-    """One token: its queries and keys, `number` pairs of channels, turned in place by float32."""
+    """One token: rotates its queries and keys, `number` pairs of channels, in place and in float32."""
     row = tl.program_id(0).to(tl.int64)
     pair = tl.arange(0, PADDED)
     here = pair < number
@@ -45,7 +45,7 @@ def _linear_gelu(
     GROUP: tl.constexpr,
 ):  # fmt: skip
     """One tile of gelu(left weight^T + bias): float16 in and out, sums and the exact GELU in float32."""
-    # Groups of tiles in a few rows and all columns, so that what they read stays in the cache that they share.
+    # Tiles are grouped by a few rows and all columns, so that their inputs stay in the shared cache.
     down, across = tl.cdiv(rows, M), tl.cdiv(columns, N)
     first = tl.program_id(0) // (GROUP * across) * GROUP
     height, within = tl.minimum(down - first, GROUP), tl.program_id(0) % (GROUP * across)
@@ -66,7 +66,7 @@ def _linear_gelu(
     tl.store(out + row[:, None] * columns + column[None, :], total.to(out.dtype.element_ty), here)
 
 
-# Unwrapped of the checks that tests put around them, as Triton reads their source.
+# Without the shape checks that tests wrap around them, since Triton reads the source.
 _JIT: dict[str, Any] = {each.__name__: triton.jit(inspect.unwrap(each)) for each in (_add_norm, _rotate, _linear_gelu)}
 
 
@@ -82,7 +82,7 @@ def add_norm(
 
 
 def rotate(qkv: Float16[Tensor, "B T E"], cos: Float32[Tensor, "T P"], sin: Float32[Tensor, "T P"]) -> None:
-    """Turn the queries and keys of contiguous projections in place; channels that turn together are neighbours."""
+    """Rotate the queries and keys of contiguous projections in place; channels rotated together are neighbours."""
     batch, tokens, width = qkv.shape
     padded = triton.next_power_of_2(width // 3)
     _JIT["_rotate"][(batch * tokens,)](qkv, cos, sin, tokens, cos.shape[1], width // 3, padded, num_warps=4)
@@ -91,7 +91,7 @@ def rotate(qkv: Float16[Tensor, "B T E"], cos: Float32[Tensor, "T P"], sin: Floa
 def linear_gelu(
     left: Float16[Tensor, "B T D"], weight: Float16[Tensor, "F D"], bias: Float16[Tensor, " F"]
 ) -> Float16[Tensor, "B T F"]:
-    """gelu(linear(left)) with the exact GELU, without a pass of its own for it; all contiguous."""
+    """gelu(linear(left)) with the exact GELU fused into the product; all contiguous."""
     inner, columns = left.shape[-1], len(weight)
     rows = left.numel() // inner
     out = torch.empty(*left.shape[:-1], columns, dtype=left.dtype, device=left.device)

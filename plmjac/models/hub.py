@@ -1,8 +1,8 @@
-"""The published ESM-2 checkpoints: where they are, what they must hash to, and how they get here.
+"""The published ESM-2 checkpoints: repositories, expected hashes, and the download.
 
-Hugging Face only, pinned by revision and sha256; the small config and index files are pinned by revision alone.
+From Hugging Face only, pinned by revision and sha256; the small config and index files are pinned by revision alone.
 fair-esm's own download host is not used (its files are pickles without published hashes), but its files load from a
-local path. The 15B model is listed without a source, because no hash of it is known to this project.
+local path. The 15B model is not downloaded, because this project knows no hash of it.
 """
 
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Published:
-    """One size of ESM-2 on Hugging Face; `weights` maps each pinned file to its sha256, `also` are files it needs."""
+    """A published ESM-2 on Hugging Face; `weights` maps each file to its sha256, `also` are other files it needs."""
 
     architecture: Architecture
     repository: str
@@ -28,13 +28,12 @@ class Published:
 
     @property
     def main_file(self) -> str:
-        """The file to open once all are here: the weights, or the index of their shards."""
+        """The file to open after the download: the weights, or the index of their shards."""
         return next(iter(self.weights)) if len(self.weights) == 1 else self.also[-1]
 
 
-# Revisions and hashes as public repositories record them; those of 8M and 650M were found again in several that do not
-# depend on one another. This project has not seen the files themselves. A hash
-# that turns out wrong refuses the download, it never lets another file through.
+# Revisions and hashes as recorded in public repositories; those of 8M and 650M agree in several independent ones. This
+# project has not seen the files themselves. A wrong hash would refuse the right file, never accept another one.
 PUBLISHED: dict[str, Published] = {
     "esm2_8m": Published(
         Architecture(6, 320, 20),
@@ -75,10 +74,10 @@ PUBLISHED: dict[str, Published] = {
 
 
 def fetch(name: str) -> Path:
-    """Bring a published checkpoint into Hugging Face's cache, verify it, and return the file to open.
+    """Download a published checkpoint to Hugging Face's cache, verify it, and return the file to open.
 
-    Progress goes to stderr. Raises ValueError: without a network, a sentence that says which file to bring by hand;
-    on another content than the pinned one, its hash.
+    Progress goes to stderr. Raises ValueError: without a network it names the file to download by hand, for a file with
+    another hash it gives both hashes.
     """
     published = PUBLISHED[name]
     if published.revision is None:

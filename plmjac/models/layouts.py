@@ -1,7 +1,7 @@
-"""Names and shapes of ESM-2's tensors in the two published layouts, brought to those of fair-esm's module.
+"""Names and shapes of ESM-2's tensors in the two published layouts, converted to those of fair-esm's module.
 
-Pure: no files are read here. An ESM-1, an ESM C, or an ESM-2 that is not quite one (other layer norm, other rotary
-base) is refused in a sentence rather than loaded to wrong numbers.
+Reads no files. Other models (ESM-1, ESM C) and variants of ESM-2 (another layer norm or rotary base) are refused with a
+ValueError rather than loaded to wrong numbers.
 """
 
 import re
@@ -42,12 +42,12 @@ _HF_OUTSIDE = {
     "esm.contact_head.regression.bias": CONTACT_HEAD[1],
 }
 _HF_ROTARY = re.compile(r"^esm\.(?:encoder\.layer\.(\d+|\*)\.attention\.self\.)?rotary_embeddings\.inv_freq$")
-# TensorFlow's words, which transformers 5 writes for some layer norms and every version of it reads.
+# TensorFlow's names, which transformers 5 writes for some layer norms and all versions read.
 _HF_LEGACY = {"gamma": "weight", "beta": "bias"}
-# Left in published files by older versions of transformers; no part of a rotary model's forward reads them.
+# Left in published files by older versions of transformers; the forward of a rotary model does not use them.
 _HF_UNUSED = re.compile(r"^esm\.(embeddings\.(position_ids|position_embeddings\.weight)|pooler\.dense\.(weight|bias))$")
 
-# Values of transformers' EsmConfig for keys that config.json leaves out, and of every ESM-2.
+# Defaults of transformers' EsmConfig for keys that config.json omits, and the values of every ESM-2.
 _HF_DEFAULTS: dict[str, Any] = {
     "position_embedding_type": "absolute",
     "emb_layer_norm_before": None,
@@ -70,17 +70,17 @@ _ESM2_HAS: dict[str, Any] = {
 
 
 def is_hugging_face(names: Iterable[str]) -> bool:
-    """True for the names of transformers' EsmForMaskedLM; others may be fair-esm's."""
+    """True for tensor names of transformers' EsmForMaskedLM."""
     return any(name.startswith("esm.encoder.layer.") for name in names)
 
 
 def from_fair_esm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop the prefixes of the training code, as fair-esm's own loader does (`encoder.sentence_encoder.` and such)."""
+    """Drop the prefixes of the training code (such as `encoder.sentence_encoder.`), as fair-esm's own loader does."""
     return {_FAIR_ESM_PREFIX.sub("", name): tensor for name, tensor in tensors.items()}
 
 
 def from_hugging_face(tensors: Mapping[str, Tensor], num_layers: int) -> dict[str, Tensor]:
-    """Rename the tensors of EsmForMaskedLM; names that it does not have are kept, for `check_tensors` to refuse."""
+    """Rename the tensors of EsmForMaskedLM; unknown names are kept, so that `check_tensors` refuses them."""
     renamed: dict[str, Tensor] = {}
     for written, tensor in tensors.items():
         if _HF_UNUSED.match(written):
@@ -88,7 +88,7 @@ def from_hugging_face(tensors: Mapping[str, Tensor], num_layers: int) -> dict[st
         stem, _, kind = written.rpartition(".")
         name = f"{stem}.{_HF_LEGACY.get(kind, kind)}"
         if rotary := _HF_ROTARY.match(name):
-            # One for all layers in recent transformers (which writes a literal *), one per layer in older ones.
+            # Recent transformers stores one for all layers (under a literal *), older versions one per layer.
             layers = range(num_layers) if rotary[1] in (None, "*") else [int(rotary[1])]
             renamed.update({f"layers.{layer}.self_attn.rot_emb.inv_freq": tensor for layer in layers})
             continue
@@ -101,10 +101,10 @@ def from_hugging_face(tensors: Mapping[str, Tensor], num_layers: int) -> dict[st
 
 
 def architecture_of_hf_config(config: Mapping[str, Any], where: str) -> tuple[Architecture, bool]:
-    """Read size and token dropout from a Hugging Face config, refusing whatever is not an ESM-2 masked LM.
+    """Read architecture and token dropout from a Hugging Face config. Raises ValueError unless it is of an ESM-2.
 
-    A config that transformers wrote leaves out what equals its own defaults; in one written by hand, what is left out
-    is as in ESM-2.
+    Keys missing from a config written by transformers have the defaults of transformers; keys missing from one written
+    by hand are as in ESM-2.
     """
     written_by_transformers = "transformers_version" in config
     full = {
@@ -134,7 +134,7 @@ def architecture_of_hf_config(config: Mapping[str, Any], where: str) -> tuple[Ar
 
 
 def architecture_of_fair_esm(checkpoint: Mapping[str, Any], where: str) -> tuple[Architecture, bool]:
-    """Read size and token dropout from the training options that fair-esm's checkpoints carry."""
+    """Read architecture and token dropout from the training options in a fair-esm checkpoint."""
     cfg = checkpoint.get("cfg")
     options = cfg.get("model") if isinstance(cfg, Mapping) else checkpoint.get("args")
     if options is None:
@@ -155,7 +155,7 @@ def architecture_of_fair_esm(checkpoint: Mapping[str, Any], where: str) -> tuple
 
 
 def _size(config: Mapping[str, Any], key: str, where: str) -> int:
-    """A whole number of a config. Raises ValueError where it is none, or none that a model can have."""
+    """A positive whole number of a config. Raises ValueError for anything else."""
     number = _number(config, key, where)
     if number != int(number) or number < 1:
         raise ValueError(f"the config of {where} says {key}={config[key]!r}, where a whole number belongs")
@@ -163,7 +163,7 @@ def _size(config: Mapping[str, Any], key: str, where: str) -> int:
 
 
 def _number(config: Mapping[str, Any], key: str, where: str) -> float:
-    """A positive number; the largest of an ESM-2 is 5,120."""
+    """A positive number of a config, at most 100,000 (the largest of an ESM-2 is 5,120). Raises ValueError."""
     value = config[key]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100_000:
         raise ValueError(f"the config of {where} says {key}={str(value)[:80]}, which no ESM-2 can have")
@@ -171,7 +171,7 @@ def _number(config: Mapping[str, Any], key: str, where: str) -> float:
 
 
 def refuse_other_models(names: Iterable[str], where: str) -> None:
-    """Raise ValueError naming a well-known model that is not a masked-LM ESM-2."""
+    """Raise ValueError for the tensor names of a well-known model that is not a masked-LM ESM-2."""
     found = set(names)
     if any(name.startswith(("transformer.blocks.", "sequence_head.")) for name in found):
         raise ValueError(f"{where} is an ESM C or ESM3 checkpoint; plmjac runs ESM-2 only")
@@ -182,7 +182,7 @@ def refuse_other_models(names: Iterable[str], where: str) -> None:
 
 
 def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that an ESM-2 cannot do without, as in fair-esm's module."""
+    """Names and shapes of the tensors that every ESM-2 has, as in fair-esm's module."""
     d = architecture.width
     linear = {"self_attn.q_proj": (d, d), "self_attn.k_proj": (d, d), "self_attn.v_proj": (d, d)}
     linear |= {"self_attn.out_proj": (d, d), "fc1": (4 * d, d), "fc2": (d, 4 * d)}
@@ -200,7 +200,7 @@ def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
 
 
 def optional_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of tensors that a file may leave out: contact head, tied output matrix, rotary frequencies."""
+    """Names and shapes of tensors that a file may omit: contact head, tied output matrix, rotary frequencies."""
     shapes: dict[str, tuple[int, ...]] = {
         CONTACT_HEAD[0]: (1, architecture.num_layers * architecture.num_heads),
         CONTACT_HEAD[1]: (1,),
@@ -212,15 +212,15 @@ def optional_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
 
 
 def rotary_frequencies(architecture: Architecture) -> Tensor:
-    """The angle per position of each pair of channels, base 10000, as fair-esm computes it in float32."""
+    """Rotation angle per position of each pair of channels (base 10000), computed in float32 as by fair-esm."""
     steps = torch.arange(0, architecture.head_width, 2, device="cpu").float() / architecture.head_width
     return 1.0 / (10000**steps)
 
 
 def check_tensors(tensors: Mapping[str, Tensor], architecture: Architecture, where: str) -> None:
-    """Make sure that the tensors are exactly those of an ESM-2 of this size.
+    """Check that the tensors are exactly those of an ESM-2 of this size.
 
-    Raises ValueError naming what is missing, what is too much, or what has another shape.
+    Raises ValueError that names missing or unexpected tensors, or a wrong shape.
     """
     required, optional = expected_shapes(architecture), optional_shapes(architecture)
     present = set(tensors)
@@ -243,7 +243,7 @@ def check_tensors(tensors: Mapping[str, Tensor], architecture: Architecture, whe
 
 
 def check_rotary(tensors: Mapping[str, Tensor], architecture: Architecture, where: str) -> None:
-    """Allow frequencies rounded to half precision (the published models were trained with those), nothing else."""
+    """Raise ValueError for frequencies that are not ESM-2's, be it rounded to half precision as in its training."""
     frequencies = rotary_frequencies(architecture)
     for layer in range(architecture.num_layers):
         stored = tensors.get(f"layers.{layer}.self_attn.rot_emb.inv_freq")
@@ -252,5 +252,5 @@ def check_rotary(tensors: Mapping[str, Tensor], architecture: Architecture, wher
 
 
 def _some(names: list[str]) -> str:
-    """Three names and how many more, for a message that stays one line."""
+    """Up to three names and the number of further ones, for a message of one line."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more tensors" if len(names) > 3 else "")

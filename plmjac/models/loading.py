@@ -30,7 +30,7 @@ def load(
     precision: Precision,
     device: torch.device,
 ) -> LanguageModel:
-    """Load an ESM-2 on a device; `token_dropout` None means as the file says."""
+    """Load an ESM-2 on a device; `token_dropout` None follows the file."""
     make = adapter(fast=fast, compiled=compiled, precision=precision, kind=device.type)
     opened = open_checkpoint(_source(name, checkpoint))
     _check_size(name, opened.architecture)
@@ -57,9 +57,9 @@ def size(
 
 
 def adapter(*, fast: bool, compiled: bool | None, precision: Precision, kind: str) -> Callable[..., Esm2Adapter]:
-    """The class of a path: fair-esm's own module, the fast one, or that compiled, on a GPU also where it may yet be.
+    """Class of the ESM-2 for these options: fair-esm's module, the fast one, or the fast one with compiled layers.
 
-    Raises ValueError where `compiled` would have no effect.
+    On a GPU `compiled` None also gives the last, not compiled yet. Raises ValueError if `compiled` has no effect.
     """
     if compiled and not fast:
         raise ValueError("compiled=true compiles the fast path; use it with fast=true")
@@ -69,9 +69,9 @@ def adapter(*, fast: bool, compiled: bool | None, precision: Precision, kind: st
 
 
 def on_device(model: Esm2Adapter, device: torch.device) -> LanguageModel:
-    """Move a model to its device, and compile it there: a compiler that fails would fail every protein alone.
+    """Move a model to its device and compile it there, so that a compiler's failure ends the run and not each protein.
 
-    Raises ValueError where the compiler does not work.
+    Raises ValueError if the compiler does not work.
     """
     model = model.to(device)
     if not isinstance(model, Esm2Compiled) or not model.in_use or (model.precision == "tf32" and device.type != "cuda"):
@@ -83,7 +83,7 @@ def on_device(model: Esm2Adapter, device: torch.device) -> LanguageModel:
 
 
 def _source(name: str, checkpoint: str | Path | None) -> Path:
-    """The local file to open: the one given, the bundled one, or the published one after a download."""
+    """Local file of the weights: the one given, the bundled one, or the published one after a download."""
     if checkpoint is not None:
         return Path(checkpoint)
     if name == "tiny":
@@ -96,7 +96,7 @@ def _source(name: str, checkpoint: str | Path | None) -> Path:
 
 
 def _check_size(name: str, found: Architecture) -> None:
-    """A checkpoint of another size under a published name would label its results wrongly."""
+    """Raise ValueError for a checkpoint of another size than its name, which would label results wrongly."""
     if name not in PUBLISHED or PUBLISHED[name].architecture == found:
         return
     fitting = [other for other, published in PUBLISHED.items() if published.architecture == found]

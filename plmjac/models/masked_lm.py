@@ -1,19 +1,17 @@
-"""Any masked language model over single residues that transformers loads: BERT, RoBERTa, ESM and their kin.
+"""Any masked language model over single residues that transformers loads: BERT, RoBERTa, ESM and others.
 
-Nothing is assumed of a vocabulary: the tokenizer is asked for the id of each letter, for the mask and for the tokens
-before and after a sequence. The model is asked too: whether its positions are learned and how many there are, whether
-residue indices have an effect, whether it gives attention maps. A model that does not fit is refused in a sentence.
-Attention maps are made by transformers' slower code, all layers at once.
+Vocabularies differ, so the ids of letters, mask and ends come from the tokenizer. Properties of the model are probed:
+whether its positions are learned and how many there are, whether residue indices have an effect, whether it gives
+attention maps. Models that do not fit are refused with a ValueError. Attention maps are computed by transformers'
+slower code, all layers at once.
 """
 
 import contextlib
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -25,11 +23,10 @@ from plmjac.alphabet import AMINO_ACIDS, MASK, NONCANONICAL, NUM_AMINO_ACIDS
 from plmjac.models.base import BosEos, LanguageModel, Precision, indices_of, kernels
 from plmjac.models.checkpoints import sha256_of_weights
 from plmjac.models.counting import CountedSize
+from plmjac.models.pretrained import folder_of, import_transformers, quiet, readable_errors
 from plmjac.models.vocabulary import Vocabulary, vocabulary_of
 
 log = logging.getLogger(__name__)
-
-_DOWNLOADED = ["*.json", "*.txt", "*.model", "*.safetensors", "*.bin"]
 
 
 def load(
@@ -44,13 +41,12 @@ def load(
 ) -> LanguageModel:
     """Load a masked language model from a folder or from Hugging Face's hub, on a device.
 
-    Raises ValueError where transformers is missing, weights are missing, or the tokenizer has no single token for each
-    of the 20 amino acids.
+    Raises ValueError if transformers or weights are missing, or the tokenizer lacks a token for an amino acid.
     """
     transformers = import_transformers()
-    folder = _folder(checkpoint, revision, trust_remote_code)
+    folder = folder_of(checkpoint, revision, trust_remote_code)
     trust = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-    with _quiet(transformers), _sentences(folder):
+    with quiet(transformers), readable_errors(folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **trust)
         vocabulary = vocabulary_of(tokenizer, str(folder))
         net, found = transformers.AutoModelForMaskedLM.from_pretrained(
@@ -87,10 +83,10 @@ def size(
     precision: Precision,
     **_: Any,
 ) -> CountedSize:
-    """Cost of a masked language model, from its configuration alone; of a hub's, its small files are downloaded."""
+    """Cost of a masked language model, from its configuration; downloads only the small files of a repository."""
     transformers = import_transformers()
-    folder = _folder(checkpoint, revision, trust_remote_code, weights=False)
-    with _quiet(transformers), _sentences(folder):
+    folder = folder_of(checkpoint, revision, trust_remote_code, weights=False)
+    with quiet(transformers), readable_errors(folder):
         trust = {"trust_remote_code": trust_remote_code, "local_files_only": True}
         vocabulary = vocabulary_of(transformers.AutoTokenizer.from_pretrained(folder, **trust), str(folder))
         config = transformers.AutoConfig.from_pretrained(folder, **trust)
@@ -98,10 +94,10 @@ def size(
 
 
 class MaskedLM(LanguageModel):
-    """A transformers model in eval mode and float32; in fp16 its forward runs under autocast, the head included.
+    """A transformers model in eval mode and float32; in fp16 its forward, head included, runs under autocast.
 
-    `net` is what AutoModelForMaskedLM gives. `bos_eos="mask"` replaces the tokens before and after the sequence by the
-    mask. `max_length` is the number of residues that learned positions allow, None without a limit.
+    `net` comes from AutoModelForMaskedLM. `bos_eos="mask"` replaces the tokens before and after the sequence by the
+    mask. `max_length` is the number of residues that learned positions allow; None without a limit.
     """
 
     _ids: Tensor
@@ -136,7 +132,7 @@ class MaskedLM(LanguageModel):
 
     @property
     def size(self) -> CountedSize:
-        """Costs, counted by a forward on fake tensors."""
+        """Costs, counted in a forward on fake tensors."""
         if not hasattr(self, "_size"):
             trust = not type(self.net).__module__.startswith("transformers.")
             self._size = counted_size(self.net.config, self.precision, self._ends, trust)
@@ -149,7 +145,7 @@ class MaskedLM(LanguageModel):
         positions: Int64[Tensor, " L"] | None = None,
         heads: Sequence[tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
-        """Everything asked for from one forward; attention maps of all layers are there at once, if any."""
+        """All requested readouts from one forward; attention maps of all layers are in memory at once."""
         self.check_readouts(readouts)
         wanted = self.wanted_heads(heads) if "attention" in readouts else []
         ids = self._to_ids(tokens)
@@ -174,11 +170,11 @@ class MaskedLM(LanguageModel):
         return results
 
     def why_not(self, readout: str) -> str:
-        """Say which readouts this kind of model has."""
+        """Sentence that says which readouts this model has."""
         return f"{super().why_not(readout)}: a {type(self.net).__name__} does not give it, or its weights are not there"
 
     def _forward(self, ids: Tensor, positions: Tensor | None, maps: bool) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-        """Logits of all tokens, the last hidden state, and attention maps (of all layers) if asked for."""
+        """Logits of all tokens, the last hidden state, and with `maps` the attention maps of all layers."""
         hidden: list[Tensor] = []
         hook = self.net.base_model.register_forward_hook(lambda _module, _given, out: hidden.append(out[0]))
         given = {} if positions is None else {"position_ids": positions.expand_as(ids)}
@@ -193,7 +189,7 @@ class MaskedLM(LanguageModel):
 
     @contextlib.contextmanager
     def _eager(self) -> Iterator[None]:
-        """Attention that forms its maps."""
+        """Switch to attention code that forms its maps, within the context."""
         before = self.net.config._attn_implementation
         self.net.set_attn_implementation("eager")
         try:
@@ -202,7 +198,7 @@ class MaskedLM(LanguageModel):
             self.net.set_attn_implementation(before)
 
     def _to_ids(self, tokens: Int64[Tensor, "B L"]) -> Int64[Tensor, "B T"]:
-        """Our tokens as the model's, with those before and after. ValueError for a length that it cannot take."""
+        """Translate our tokens to the model's and add its ends. Raises ValueError for a length that it cannot take."""
         batch, length = tokens.shape
         if length == 0:
             raise ValueError("a sequence of no residues has no logits")
@@ -217,9 +213,9 @@ class MaskedLM(LanguageModel):
         return torch.cat([before, residues, after], dim=1)
 
     def _position_ids(self, length: int, positions: Int64[Tensor, " L"] | None) -> Int64[Tensor, " T"] | None:
-        """Indices for learned positions; None for consecutive residues, which every model counts by itself.
+        """Position ids for gaps between chains; None for consecutive residues, which every model counts by itself.
 
-        Raises ValueError where chains cannot be set apart: positions without effect, or more than were learned.
+        Raises ValueError if the model cannot take them: positions have no effect, or exceed the learned ones.
         """
         indices = indices_of(length, positions, self._ids.device)
         if positions is None or bool((indices.diff() == 1).all()):
@@ -236,14 +232,14 @@ class MaskedLM(LanguageModel):
 
     @property
     def _ends(self) -> int:
-        """Tokens before and after a sequence."""
+        """Number of tokens before and after a sequence."""
         return len(self._before) + len(self._after)
 
     def _probe(self, length: int) -> Int64[Tensor, "1 T"]:
         return torch.tensor([[*self._before, *[int(self._ids[0])] * length, *self._after]])
 
     def _positions_matter(self) -> bool:
-        """True where position ids of the forward change its logits, and the usual ones do not."""
+        """True if unusual position ids change the logits and the usual ones do not."""
         ids = self._probe(7)
         usual = torch.arange(ids.shape[1])[None] + self._first_position
         with torch.inference_mode():
@@ -257,7 +253,7 @@ class MaskedLM(LanguageModel):
         return torch.allclose(plain, same, atol=1e-5) and not torch.allclose(plain, other, atol=1e-5)
 
     def _other_readouts(self, contact_head: bool) -> set[str]:
-        """The readouts besides logits that a forward gives."""
+        """Names of the readouts besides logits, from trial forwards."""
         ids = self._probe(3)
         with torch.inference_mode():
             logits, hidden, _ = self._forward(ids, None, maps=False)
@@ -267,7 +263,7 @@ class MaskedLM(LanguageModel):
                 )
             try:
                 maps = self._forward(ids, None, maps=True)[2]
-            except (TypeError, ValueError, AttributeError):  # code of a hub may know no attention maps
+            except (TypeError, ValueError, AttributeError):  # code of a repository may not support attention maps
                 maps = []
         has_maps = bool(maps) and all(each.ndim == 4 and each.shape[-1] == ids.shape[1] for each in maps)
         found = {"representation"} if hidden is not None and hidden.shape[:2] == ids.shape else set()
@@ -279,9 +275,9 @@ class MaskedLM(LanguageModel):
 
 
 def learned_positions(net: Any, forward: Callable[[], Any]) -> tuple[int, int | None]:
-    """The first learned position that a forward looks up, and how many there are from it on; 0, None without any.
+    """Index of the first learned position that a forward looks up, and the number from there on; (0, None) without any.
 
-    Where an embedding of positions has an index for padding, transformers counts from the next one on.
+    If the embedding of positions has a padding index, transformers counts from the next one.
     """
     count = getattr(net.config, "max_position_embeddings", None)
     words = net.get_input_embeddings()
@@ -305,10 +301,10 @@ def learned_positions(net: Any, forward: Callable[[], Any]) -> tuple[int, int | 
 
 
 def counted_size(config: Any, precision: Precision, ends: int, trust_remote_code: bool) -> CountedSize:
-    """Costs of the model of a transformers configuration, counted on fake tensors; `ends` tokens are no residues."""
+    """Costs of the model of a transformers configuration, counted on fake tensors; `ends` tokens are not residues."""
     transformers = import_transformers()
     mode = FakeTensorMode()
-    with mode, _quiet(transformers):
+    with mode, quiet(transformers):
         net = transformers.AutoModelForMaskedLM.from_config(config, trust_remote_code=trust_remote_code).eval()
     numbers = sum(parameter.numel() for parameter in net.parameters())
 
@@ -331,87 +327,8 @@ def counted_size(config: Any, precision: Precision, ends: int, trust_remote_code
     )
 
 
-def import_transformers() -> ModuleType:
-    """Import transformers, an optional extra, or say how to install it."""
-    try:
-        import transformers  # noqa: PLC0415 - an optional extra
-    except ImportError as error:
-        raise ValueError(
-            f"model=masked_lm needs transformers, an optional part: pip install 'plmjac[transformers]' ({error})"
-        ) from error
-    return transformers
-
-
-def _folder(checkpoint: str | Path | None, revision: str | None, trust: bool, *, weights: bool = True) -> Path:
-    """The folder of a checkpoint: a local one, or that of a hub's repository at a revision, downloaded."""
-    if checkpoint is None:
-        raise ValueError("model=masked_lm needs model.checkpoint=FOLDER, or a repository of Hugging Face's hub")
-    path = Path(checkpoint)
-    if path.is_dir():
-        if revision is not None:
-            raise ValueError(f"model.revision has no effect on the local folder {path}")
-        return path
-    if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(checkpoint)):
-        raise ValueError(f"model.checkpoint={checkpoint} is no folder, and no repository such as Rostlab/prot_bert")
-    wanted = [*_DOWNLOADED[: None if weights else 3], *(["*.py"] if trust else [])]
-    try:
-        import huggingface_hub  # noqa: PLC0415 - 0.5 s, only where the model is no folder
-
-        ignored = ["*.bin"] if weights and _has_safetensors(str(checkpoint), revision) else []
-        return Path(
-            huggingface_hub.snapshot_download(
-                str(checkpoint), revision=revision, allow_patterns=wanted, ignore_patterns=ignored
-            )
-        )
-    # Which HTTP library's errors come out depends on the version of the client; every one of them means "not here".
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0][:200].rstrip(".")
-        raise ValueError(
-            f"cannot get {checkpoint} ({type(error).__name__}: {reason}); download its files and give "
-            "model.checkpoint=FOLDER"
-        ) from error
-
-
-def _has_safetensors(repository: str, revision: str | None) -> bool:
-    import huggingface_hub  # noqa: PLC0415 - as above
-
-    try:
-        files = huggingface_hub.list_repo_files(repository, revision=revision)
-    except Exception:  # without a network the cache decides
-        return False
-    return any(name.endswith(".safetensors") for name in files)
-
-
-@contextlib.contextmanager
-def _sentences(folder: Path) -> Iterator[None]:
-    """Turn what transformers raises into one sentence."""
-    try:
-        yield
-    except ValueError as error:
-        if "trust_remote_code" in str(error):
-            raise ValueError(
-                f"{folder} runs code of its own, which is not loaded unless model.trust_remote_code=true is given"
-            ) from error
-        raise ValueError(f"{folder}: {str(error).splitlines()[0]}") from error
-    except (OSError, KeyError, ImportError, RuntimeError) as error:
-        raise ValueError(f"{folder} cannot be loaded by transformers: {str(error).strip().splitlines()[0]}") from error
-
-
-@contextlib.contextmanager
-def _quiet(transformers: ModuleType) -> Iterator[None]:
-    """Keep transformers' bars and remarks off the terminal."""
-    logging_of = transformers.utils.logging
-    before = logging_of.get_verbosity()
-    logging_of.set_verbosity_error()
-    logging_of.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging_of.set_verbosity(before)
-
-
 def _digest(config: dict[str, Any], vocabulary: Vocabulary) -> str:
-    """Hash of what besides the weights makes the numbers: configuration and tokens."""
+    """Hash of configuration and vocabulary, which determine the numbers together with the weights."""
     told = {key: value for key, value in config.items() if key not in ("transformers_version", "dtype", "torch_dtype")}
     text = json.dumps([told, vocabulary.ids, vocabulary.before, vocabulary.after], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

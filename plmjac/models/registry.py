@@ -1,7 +1,7 @@
-"""Models by name: which there are, the options that each takes, and how one is loaded. Imports no torch.
+"""Registry of models: names, the options that each takes, and how to load one. Imports no torch.
 
-A model is registered by one call of `register`: those of plmjac below, those of installed packages by an entry point of
-the group `plmjac.models`, whose module makes the call when it is imported.
+One call of `register` adds a model: those of plmjac at the end of this file, those of other packages in a module that
+they name as an entry point of the group `plmjac.models`.
 """
 
 import importlib.metadata
@@ -26,12 +26,12 @@ COMMON: Mapping[str, Any] = {
     "checkpoint": None, "seed": 0, "fast": True, "compiled": None, "precision": None, "token_dropout": None,
     "bos_eos": "keep",
 }  # fmt: skip
-"""Options that a model may declare without saying more, with their defaults; `load_model` documents them."""
+"""Options shared by several models, with their defaults; documented in `load_model`."""
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A model by name: `options` with their defaults; where its code is, as `module:function` or the function."""
+    """A registered model: `options` with their defaults; loader and size as functions or as `module:function`."""
 
     name: str
     loader: "str | Callable[..., LanguageModel]"
@@ -53,16 +53,15 @@ def register(
     """Make a model known to `load_model`, and to the command line as `model=name` with `model.<option>=...`.
 
     `loader(name=, device=, **options)` returns the model on a device. `options` are the options that it takes, with
-    their defaults; all but checkpoint and seed, which the hash of the weights covers, are taken to change numbers.
-    Of `precision` the loader is given what it comes to on the device. `size(name=, kind=, **options)` is the
-    `ModelSize` on a kind of device, cpu or cuda; without it a forecast loads the model. A name registered again is
-    replaced.
+    their defaults; each is recorded in a store's identity, except checkpoint and seed, which the hash of the weights
+    covers. The loader gets `precision` resolved for the device. `size(name=, kind=, **options)` is the `ModelSize` on
+    a kind of device, cpu or cuda; without it a forecast loads the model. A later registration replaces an earlier one.
     """
     _MODELS[name] = Registered(name, loader, dict(options), size)
 
 
 def names() -> tuple[str, ...]:
-    """Every registered model."""
+    """Names of all registered models."""
     _import_entry_points()
     return tuple(_MODELS)
 
@@ -73,9 +72,9 @@ def options_of(name: str) -> Mapping[str, Any]:
 
 
 def check_options(name: str, given: Mapping[str, Any]) -> None:
-    """Raise ValueError for an option that would have no effect on this model, and for a name that is none.
+    """Raise ValueError for an option without effect on this model, or one that does not exist.
 
-    An option that stands at its usual default asks for nothing and is allowed.
+    An option given its usual default is allowed.
     """
     known = options_of(name)
     for option, value in given.items():
@@ -93,18 +92,18 @@ def check_options(name: str, given: Mapping[str, Any]) -> None:
 
 
 def _check_kind(option: str, value: Any, default: Any) -> None:
-    """Raise ValueError for a value of another kind than the default's; None stands for any."""
+    """Raise ValueError for a value of another type than the default; a default of None allows any."""
     kinds = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}.get(type(default))
     if kinds is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
         raise ValueError(f"model.{option}={value}: it is {default!r} by default, and takes a value of that kind")
 
 
 def identity(name: str, given: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The options that change a model's numbers, on a kind of device, as a store records them.
+    """Options that change a model's numbers on a kind of device, as recorded in a store.
 
-    fast, token_dropout and bos_eos are always named where the model takes them, others where they differ from their
-    default, so that a new option does not part a store from its continuation; compiled only where it was asked for: a
-    run that decides for itself says so among the facts of the run.
+    fast, token_dropout and bos_eos are always recorded if the model takes them, others if they differ from their
+    default, so that stores can be resumed after an option was added. compiled is recorded only if it was asked for; a
+    run that decides for itself records that among the facts of the run.
     """
     known = options_of(name)
     values = {**known, **{option: value for option, value in given.items() if option in known}}
@@ -119,7 +118,7 @@ def identity(name: str, given: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 
 def precision_on(name: str, given: Mapping[str, Any], kind: str) -> "Precision":
-    """The arithmetic of a model's matrix products on a kind of device; fp32 where it has no choice."""
+    """Arithmetic of a model's matrix products on a kind of device; fp32 for a model without a choice."""
     known = options_of(name)
     if "fast" in known:
         return resolve_precision(given.get("precision"), kind, fast=bool(given.get("fast", known["fast"])))
@@ -127,9 +126,9 @@ def precision_on(name: str, given: Mapping[str, Any], kind: str) -> "Precision":
 
 
 def resolve_precision(precision: str | None, device: str, *, fast: bool = True) -> "Precision":
-    """`precision` on a kind of device: None is fp16 on cuda with the fast path, else fp32.
+    """Resolve `precision` for a kind of device: None means fp16 on cuda with the fast path, else fp32.
 
-    Raises ValueError where it would have no effect: tf32 off the GPU, anything but fp32 on fair-esm's own module.
+    Raises ValueError if it would have no effect: tf32 off the GPU, anything but fp32 on fair-esm's own module.
     """
     if precision is None:
         return "fp16" if fast and device == "cuda" else "fp32"
@@ -158,13 +157,13 @@ def load_model(
     """Load a model by name, ready for inference on a device.
 
     `checkpoint` is a local fair-esm `.pt`, a Hugging Face weights file or its folder, used instead of the published
-    weights. `seed` matters to `debug` only. `fast=False` takes fair-esm's own module instead of plmjac's faster one,
-    the same but for rounding; `compiled=True` has the layers of that compiled by torch.compile first, None leaves that
-    to `LanguageModel.use_compiled`, which a run that is long enough calls on a GPU. `precision` None means fp16 on a
-    GPU and fp32 elsewhere. `token_dropout` None means as the weights were trained; `bos_eos="mask"` is the variant
-    without BOS and EOS of Zhang et al. (2024). `others` are options of models that declare more. Raises ValueError with
-    a remedy: unknown name, an option without effect on this model, weights that cannot be had, a file that is not an
-    ESM-2 of this size, no such device, a precision that does not exist there, no compiler.
+    weights. `seed` has an effect on `debug` only. `fast=False` uses fair-esm's own module instead of plmjac's faster
+    one (same results up to rounding); `compiled=True` compiles the layers of the faster one by torch.compile, and None
+    leaves that to `LanguageModel.use_compiled`, which a long run calls on a GPU. `precision` None means fp16 on a GPU
+    and fp32 elsewhere. `token_dropout` None means as the weights were trained; `bos_eos="mask"` is the variant without
+    BOS and EOS of Zhang et al. (2024). `others` are options that only some models declare. Raises ValueError with a
+    remedy for an unknown name, an option without effect on this model, missing weights, a file that is not an ESM-2 of
+    this size, a missing device, a precision that the device lacks, or a missing compiler.
     """
     given = {
         "checkpoint": checkpoint, "seed": seed, "fast": fast, "compiled": compiled, "precision": precision,
@@ -181,7 +180,7 @@ def load_model(
 
 
 def size_of(name: str, *, kind: str = "cpu", **given: Any) -> "ModelSize":
-    """Cost of a model with these options on a kind of device, cpu or cuda, without its weights where it can be told."""
+    """Cost of a model with these options on a kind of device, cpu or cuda; loads weights only if it must."""
     check_options(name, given)
     options = {option: given.get(option, default) for option, default in options_of(name).items()}
     if _find(name).size is None:

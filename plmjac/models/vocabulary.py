@@ -1,4 +1,4 @@
-"""A tokenizer asked for its tokens: of each residue, of the mask, and before and after a sequence."""
+"""Vocabulary of a tokenizer: the tokens of residues and mask, and those before and after a sequence."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from plmjac.alphabet import AMINO_ACIDS, NONCANONICAL
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Ids of our 26 tokens, and of the tokens before and after a sequence. `strangers` are letters that it lacks."""
+    """Ids of our 26 tokens, and of the tokens before and after a sequence. `strangers` are letters without a token."""
 
     ids: tuple[int, ...]
     before: tuple[int, ...]
@@ -17,9 +17,9 @@ class Vocabulary:
 
 
 def vocabulary_of(tokenizer: Any, where: str) -> Vocabulary:
-    """Ask a tokenizer for its tokens of residues, mask and ends.
+    """Determine the ids of residues, mask and ends from a tokenizer.
 
-    Raises ValueError where a letter has no token of its own, or its token depends on its neighbours.
+    Raises ValueError if an amino acid has no token of its own, or its token depends on its neighbours.
     """
     mask = tokenizer.mask_token_id
     if mask is None:
@@ -48,7 +48,7 @@ def vocabulary_of(tokenizer: Any, where: str) -> Vocabulary:
 
 
 def _ids_of_letters(tokenizer: Any, between: str) -> dict[str, int]:
-    """The id of each amino acid, the same whatever stands beside it. Raises ValueError saying what is not so."""
+    """Id of each amino acid. Raises ValueError if it has none, or if the id depends on its neighbours."""
 
     def encoded(letters: str) -> list[int]:
         ids = list(tokenizer.encode(between.join(letters), add_special_tokens=False))

@@ -16,7 +16,7 @@ OTHER_COLORS = ("#7b3294", "#666666", "#a6761d")
 LINES = ("-", "--", "-.", ":")
 
 FEW = 10
-"""Where fewer segments than this are left, a curve is drawn thin."""
+"""A curve is drawn thin while it covers fewer segments than this."""
 
 
 @dataclass(frozen=True, eq=False)

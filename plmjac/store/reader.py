@@ -73,7 +73,7 @@ class StoredProtein:
 
     @property
     def partly(self) -> str:
-        """Why the Jacobian is not one of all residues by all, in words; empty where it is."""
+        """Reason why the Jacobian does not cover all pairs of residues; empty if it does."""
         if self.windows:
             return f"its Jacobian is known within {len(self.windows)} windows only"
         return f"its Jacobian has the rows of the mutated residues {self._positions} only" if self.positions else ""

@@ -249,7 +249,7 @@ def _compare(path: Path, attributes: dict[str, Any], identity: dict[str, Any]) -
 
 
 def _earlier(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    """Why a key is missing in a store whose substitutions are otherwise of the same kind."""
+    """Reason why a key is missing in a store whose substitutions are otherwise of the same kind."""
     same = theirs.get("substitutions.name") == ours.get("substitutions.name")
     later = [key for key in LATER_KEYS if key in ours and key not in theirs and same]
     return f"An earlier plmjac made it, which had no {', '.join(later)}. " if later else ""

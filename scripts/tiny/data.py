@@ -229,7 +229,7 @@ _NOTHING: Int64[np.ndarray, " _"] = np.zeros(0, dtype=np.int64)
 
 
 def is_residue(tokens: Int64[np.ndarray, "*B"]) -> Bool[np.ndarray, "*B"]:
-    """Whether a token is one of the 20 amino acids."""
+    """True for tokens of the 20 amino acids."""
     return (tokens >= FIRST_AMINO_ACID) & (tokens < FIRST_AMINO_ACID + NUM_AMINO_ACIDS)
 
 

@@ -75,7 +75,7 @@ def hugging_face_name(name: str) -> str | None:
 
 
 def hugging_face_config(model: ESM2) -> dict[str, Any]:
-    """What EsmConfig needs to build this model."""
+    """Keys of EsmConfig for this model."""
     return {
         "model_type": "esm", "num_hidden_layers": model.num_layers, "hidden_size": model.embed_dim,
         "num_attention_heads": model.attention_heads, "intermediate_size": 4 * model.embed_dim, "vocab_size": 33,

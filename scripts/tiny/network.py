@@ -28,7 +28,7 @@ COLUMN_LAYER, LOOKING_LAYERS = -3, (-2, -1)
 """The layer that columns are read off, counted from the end, and the two behind it that are shown where to look."""
 
 NEAR, FAR = (1, 2, 3, 4), (5, 9, 14, 22)
-"""How many residues away the heads of the first layer look when training starts, and those of the second."""
+"""Distances in residues at which the heads of the first and second layer look when training starts."""
 
 SHARPNESS = 4.5
 """Of that look: what each rotary frequency adds to an attention logit at its best."""

@@ -1,4 +1,4 @@
-"""What the dataset tests share: a small web server, and the real data beside the project."""
+"""Fixtures of the dataset tests: a small web server, and the real data beside the project."""
 
 import threading
 from collections.abc import Callable, Iterator

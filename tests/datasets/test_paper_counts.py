@@ -1,4 +1,4 @@
-"""What science says of the paper's data follows from its lists: sizes, budgets, reference precisions.
+"""Numbers of the paper follow from its lists: sizes, budgets, reference precisions.
 
 The counts of segments and of their forwards are in test_schedules.py.
 """
@@ -71,7 +71,7 @@ def test_the_budget_of_a_full_run(folder: Path) -> None:
 
 
 def test_lists_of_segments(folder: Path) -> None:
-    """How many chains and segments each list has, how many a chain, and how far apart pairs are."""
+    """Numbers of chains and segments of each list, segments per chain, and distances of pairs."""
     single = loaded(folder, "reproduce_single_recovery_w_bos_eos.json")
     assert (len(single), {len(starts) for starts in single.values()}) == (1431, {3})
     close = loaded(folder, "revision_close_distance_seg_reproduce.json")

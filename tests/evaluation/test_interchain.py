@@ -47,7 +47,7 @@ def store_of(path: Path, proteins: dict[str, tuple[str, Chains | None, dict[str,
 
 
 def brute_force(scores: np.ndarray, xyz: np.ndarray, first: range, second: range) -> tuple[list[bool], int]:
-    """Whether each pair of two chains touches, best first; and how many do."""
+    """Mask of the pairs of two chains in contact, best first, and their number."""
     pairs = []
     for i in first:
         for j in second:

@@ -101,7 +101,7 @@ def test_a_mean_over_those_that_have_a_pair() -> None:
 
 
 def test_the_dataset_and_the_evaluation_fit(tmp_path: Path) -> None:
-    """What `dataset=alignment` draws is found again by the evaluation, whatever its name there."""
+    """The evaluation finds the relatives drawn by `dataset=alignment`, whatever their names."""
     alignment = tmp_path / "f.a3m"
     other = SEQUENCE[:10] + SEQUENCE[10:].translate(str.maketrans("LA", "IV"))
     alignment.write_text(f">x\n{SEQUENCE}\n>x\n{other}\n")

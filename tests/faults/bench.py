@@ -138,7 +138,7 @@ def codes_of(action: str) -> set[int]:
 
 
 def judged(outcome: Outcome, codes: set[int]) -> list[str]:
-    """Whether a command ended with one of these codes and said so in sentences."""
+    """True if a command ended with one of these codes and without a traceback."""
     problems = []
     if outcome.code not in codes:
         problems.append(f"exit code {outcome.code}, not {sorted(codes)}: {outcome.said.strip()[-300:]}")
@@ -153,7 +153,7 @@ def statuses(store: Path) -> list[tuple[str, str]]:
 
 
 def broken(store: Path) -> list[str]:
-    """What plmjac.verify finds, and files that a finished run must not leave."""
+    """Findings of plmjac.verify, and files that a finished run must not leave."""
     opened = open_store(store)
     found = [f"verify: {damage.key}: {damage.problem}" for _, damages in verify(opened) for damage in damages]
     left = [path for path in store.rglob("*") if path.name.endswith((".tmp", ".partial"))]

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended: its exit code (minus the signal that killed it), what it said, operations counted."""
+    """End of a command: its exit code (minus the signal that killed it), its output, and the operations counted."""
 
     code: int
     said: str

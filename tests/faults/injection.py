@@ -24,7 +24,7 @@ SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at the n-th call (from 1) of an operation under a folder; `lasting`: at every call from then on.
+    """Fault at the n-th call (from 1) of an operation under a folder; `lasting`: at every call from then on.
 
     `action` is the name of an error of the system, of a signal, or one of DEATHS: `torn` leaves rubbish in the file
     that was to be written, `power cut` empties every file that was not forced to the disk; both then kill.
@@ -99,7 +99,7 @@ class Injection:
         return call
 
     def _remember(self, operation: str, touched: list[str]) -> None:
-        """Which files hold bytes that a power cut would take."""
+        """Files with bytes that a power cut would lose."""
         if operation == "fsync":
             self.unforced.discard(touched[0])
         elif operation == "rename" and len(touched) == 2:

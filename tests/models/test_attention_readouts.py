@@ -1,4 +1,4 @@
-"""What is read from attention: equal to fair-esm's, and without a stack of every map."""
+"""Readouts of attention: equal to fair-esm's, and without a stack of every map."""
 
 import pytest
 import torch

@@ -268,6 +268,6 @@ def test_what_a_gpu_computes_with_is_set_and_put_back(told: str) -> None:
 
 
 def _tf32() -> bool:
-    """Whether matrix products may be in TF32, asked in the way that PyTorch is willing to answer."""
+    """True if matrix products may be in TF32, by whichever attribute PyTorch allows to be read."""
     newer = getattr(torch.backends.cuda.matmul, "fp32_precision", "none")
     return newer == "tf32" if newer != "none" else bool(torch.backends.cuda.matmul.allow_tf32)

@@ -105,13 +105,13 @@ PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE OverSubscribe=FO
         return done.stdout.strip()
 
     def command(self, *arguments: str) -> str:
-        """What one of SLURM's commands prints."""
+        """Output of one of SLURM's commands."""
         line = [_program(arguments[0]) or arguments[0], *arguments[1:]]
         done = subprocess.run(line, capture_output=True, text=True, timeout=60, env=self.environment)
         return done.stdout + done.stderr
 
     def state(self, job: str) -> dict[str, str]:
-        """What `scontrol show job` knows: JobState, ExitCode, Restarts ..., of an array one such a task."""
+        """Fields of `scontrol show job` (JobState, ExitCode, Restarts ...), one dictionary per task of an array."""
         words = self.command("scontrol", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 

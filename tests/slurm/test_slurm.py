@@ -23,7 +23,7 @@ if absent := missing():
 
 PROTEINS = 60
 SMALL = ("--nodes=1", "--cpus-per-task=1", "--gpus-per-node=0")
-"""What a cluster without GPUs and with one node needs in the place of the scripts' own #SBATCH lines."""
+"""#SBATCH lines for a cluster of one node without GPUs, instead of those in the scripts."""
 
 
 @pytest.fixture(scope="module")

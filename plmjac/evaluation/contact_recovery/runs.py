@@ -46,7 +46,7 @@ class Run:
 
     @property
     def direction(self) -> str:
-        """Where flanks grow; empty for a schedule that has no direction."""
+        """Direction in which flanks grow; empty for a schedule without one."""
         return str(self.attributes["schedule"].get("direction", ""))
 
     @property

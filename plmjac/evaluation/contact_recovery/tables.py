@@ -28,7 +28,7 @@ from plmjac.recovery import (
 
 
 class Jump(Keys):
-    """When a curve jumps, and when for good; see plmjac.recovery.JumpRule."""
+    """Rule for jumps of a curve, stable ones too; see plmjac.recovery.JumpRule."""
 
     height: PositiveFloat
     drop: PositiveFloat
@@ -156,7 +156,7 @@ def _half(run: Run, settings: Settings) -> dict[str, float]:
 
 
 def partners(runs: Sequence[Run], reference: str) -> list[tuple[Run, Run]]:
-    """Which runs to compare: each of another schedule with each of the reference schedule under the same model.
+    """Pairs of runs to compare: each of another schedule with each of the reference schedule under the same model.
 
     Where the reference has been run with the other's seed, only with that.
     """
