@@ -48,6 +48,10 @@ def predict(config: Config) -> int:
             if not execute(session, config):
                 return DONE  # rank 0 speaks for all
         rows = session.finish()
+    except OSError as error:
+        if error.errno in interruption.PASSING and error.filename is None:  # of a write to a file that is open
+            error.filename = str(settings.store)
+        raise
     finally:
         session.release()
     log.info("%s: %s", settings.store, outcome_of(rows))

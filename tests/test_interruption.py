@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,22 @@ def test_errors_of_the_system_are_a_sentence_and_a_code(number: str, code: int) 
     error = OSError(getattr(errno, number), os.strerror(getattr(errno, number)), "/store/file")
     found, said = interruption.failed_by_the_system(error)
     assert found == code and "/store/file" in said and "same command again" in said
+
+
+@pytest.mark.parametrize("number", ["ENOSPC", "EIO", "EPIPE"])
+def test_an_error_of_a_file_that_is_open_names_the_store(
+    number: str, predict: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system says which file only where it is opened; but for a pipe, which is not the store's."""
+
+    def full(*_: object) -> None:
+        raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
+
+    monkeypatch.setattr("plmjac.inference.session.Session.prepare", full)
+    with pytest.raises(OSError) as caught:
+        predict("+dataset=demo", "model=debug", f"store={tmp_path / 'run.zarr'}")
+    _, said = interruption.failed_by_the_system(caught.value)
+    assert (str(tmp_path / "run.zarr") in said) == (number != "EPIPE")
 
 
 def test_a_call_that_does_not_come_back_is_ended_all_the_same() -> None:

@@ -53,6 +53,17 @@ def test_shards_in_any_order_give_the_store_of_one_run(
     assert tree(store) == tree(whole) and states(store) == states(whole)
 
 
+def test_shards_of_a_part_of_each_protein_give_the_store_of_one_run(
+    arguments: tuple[str, ...], predict: Predict, tmp_path: Path
+) -> None:
+    part = (*arguments, "positions=1:4")
+    whole, store = tmp_path / "part.zarr", tmp_path / "shards.zarr"
+    code = predict(*part, f"store={whole}")
+    assert max(predict(*part, f"store={store}", f"shard={number}/3") for number in (2, 3, 1)) == code
+    assert tree(store) == tree(whole) and states(store) == states(whole)
+    assert {protein.positions for protein in map(open_store(store).__getitem__, open_store(store))} == {(1, 4)}
+
+
 def test_a_shard_that_is_killed_keeps_nobody_waiting_and_is_done_again(
     arguments: tuple[str, ...], whole: Path, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,8 +72,10 @@ def _own_datasets(stores: Iterable[Store]) -> list[dict[str, Any]]:
             continue
         paths = _listed(local.get("path"))
         if name != "demo" and not (paths and all(map(_is_there, paths))):
-            missing = ", ".join(paths) or "its entries"
-            log.warning("%s was made from %s, which is not here; give structures=FOLDER", store.path, missing)
+            named = ", ".join(paths) or f"dataset={name}"
+            log.warning(
+                "%s: the structures it was made from are not here (%s); give structures=FOLDER", store.path, named
+            )
             continue
         datasets.append(local)
     return datasets
