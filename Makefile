@@ -89,4 +89,4 @@ wheel: install ## Build dist/plmjac-*.whl
 	$(BIN)/python -m build --wheel
 
 clean: ## Remove what make made, but for .venv
-	rm -rf demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf demo benchmark dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

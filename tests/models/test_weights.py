@@ -10,8 +10,12 @@ from support import ROOT
 from torch import Tensor
 
 from plmjac.alphabet import AMINO_ACIDS, NONCANONICAL, encode
+from plmjac.api import categorical_jacobian, contact_map
+from plmjac.datasets.structure_file import read_chains
+from plmjac.metrics import chance, hits_in, precision_at, ranking
 from plmjac.models import load_model
 from plmjac.models.conformance import faults
+from plmjac.records import Protein
 
 pytestmark = pytest.mark.weights
 
@@ -38,6 +42,18 @@ def test_antiberty_names_the_residues_of_an_antibody(antiberty: Path) -> None:
     assert model.num_parameters == pytest.approx(25.76e6, rel=1e-3) and model.max_length == 510
     shuffled = tokens[:, torch.randperm(118, generator=torch.Generator().manual_seed(0))]
     assert (model.logits(shuffled).argmax(-1) == shuffled).sum().item() < 110
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_antiberty_knows_little_of_the_structure(antiberty: Path) -> None:
+    """3 of the 59 best pairs of its Jacobian's map touch (C-beta < 8 A, |i - j| >= 6), as many as by chance."""
+    record = read_chains(ROOT / "tests" / "data" / "1mqk_H.pdb")[0].record
+    assert isinstance(record, Protein) and record.structure is not None and record.sequence == VH
+    scores = contact_map(categorical_jacobian(load_model("masked_lm", checkpoint=antiberty), VH)).numpy()
+    found = hits_in(ranking(scores), record.structure.contacts("cb", 8.0))
+    assert precision_at(found, len(VH) // 2) == pytest.approx(3 / 59)
+    assert chance(found) == pytest.approx(294 / 6328)
 
 
 @pytest.mark.slow
