@@ -35,7 +35,9 @@ def precision_curves(curves: Mapping[str, Curve], title: str) -> Figure:
     chances: list[float] = []
     for name, curve in curves.items():
         (line,) = axes.plot(curve.pairs, curve.precision, label=name, linewidth=1.6)
-        axes.fill_between(curve.pairs, curve.low, curve.high, color=line.get_color(), alpha=0.15, linewidth=0)
+        # The interval of a mean may reach beyond what a share can be.
+        low, high = np.clip(curve.low, 0, 1), np.clip(curve.high, 0, 1)
+        axes.fill_between(curve.pairs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         chances += curve.chance.tolist()
     if chances:
         axes.axhline(float(np.nanmean(chances)), color="0.45", linewidth=1, linestyle="--", label="chance")
