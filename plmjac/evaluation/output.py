@@ -54,7 +54,7 @@ def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """The table with an apostrophe before each text that a spreadsheet would take for a formula (`=cmd`)."""
     shown = table.copy()
     for name in shown.columns:
-        if shown[name].dtype == object:
+        if not pd.api.types.is_numeric_dtype(shown[name].dtype):  # pandas 3 has texts as str, not object
             shown[name] = shown[name].map(_literal)
     return shown
 

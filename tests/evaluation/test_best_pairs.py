@@ -1,5 +1,6 @@
 """Best pairs read back: by pandas, by the rules of CASP, and against the atoms of the structure that scripts name."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -51,6 +52,14 @@ def test_the_table_is_the_map_ranked_by_loops(exported: Path) -> None:
         assert row["distance"] == pytest.approx(first["CA"] - second["CA"], abs=0.01)
         assert row["contact"] == (row["distance"] < 8) and row["number_i"] == str(row["i"] - 3)
     assert table.loc[table["protein"] == "=cmd|x", "distance"].isna().all()
+
+
+def test_a_spreadsheet_meets_no_formula_in_any_csv(exported: Path) -> None:
+    files = sorted((exported / "s.zarr-evaluation").rglob("*.csv"))
+    rows = [row for file in files for row in csv.reader(file.open(encoding="utf-8"))]
+    cells = [cell for row in rows for cell in row if cell[:1] in ("=", "+", "-", "@")]
+    assert any(cell == "'=cmd|x" for row in rows for cell in row) and len(files) >= 3
+    assert all(cell.lstrip("+-").replace(".", "").replace("e-", "").isdigit() for cell in cells), cells
 
 
 def test_casp_rr_by_its_rules(exported: Path) -> None:
