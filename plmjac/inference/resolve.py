@@ -9,6 +9,7 @@ import logging
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -56,7 +57,12 @@ class Run:
 
     def cost(self, protein: Protein) -> float:
         """Floating point operations of a protein."""
-        return cost_of(protein, self.task, self.limit, self.model.flops)
+        return cost_of(protein, self.task, self.limit, self._flops)
+
+    @cached_property
+    def _flops(self) -> Callable[[int], int]:
+        """Operations of one forward by length, asked of the model once a length: a plan may have 10^6 records."""
+        return cache(self.model.flops)
 
     def details_of(self, records: Iterable[Protein | Rejected | Filtered]) -> dict[str, Any]:
         """The details of a store that is begun now with these records.

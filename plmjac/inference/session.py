@@ -221,7 +221,7 @@ def outcome_of(rows: list[ManifestRow]) -> str:
 
 def _without_structure(record: Protein | Rejected | Filtered) -> Protein | Rejected | Filtered:
     """The record without coordinates, which for a whole data set would be gigabytes."""
-    return replace(record, structure=None) if isinstance(record, Protein) else record
+    return replace(record, structure=None) if isinstance(record, Protein) and record.structure is not None else record
 
 
 def _unless_it_kills(store: Path, row: ManifestRow, deaths: int) -> ManifestRow:
