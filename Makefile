@@ -59,11 +59,11 @@ test-weights: install ## Fetch AntiBERTy's weights (100 MB) and the published es
 	test -d weights/antiberty || $(BIN)/python scripts/antiberty.py weights/antiberty
 	PLMJAC_TEST_WEIGHTS=1 $(BIN)/python -m pytest -m weights $(ARGS)
 
-test-faults: install ## Kill, fail and crowd a run in every way we know; prints the table (15 minutes)
+test-faults: install ## Kill, fail and crowd a run in every way we know; prints the table (18 minutes)
 	$(BIN)/python tests/faults/table.py $(ARGS)
 	PLMJAC_TEST_FAULTS=1 $(BIN)/python -m pytest tests/faults/test_soak.py -rs
 
-test-slurm: install ## The sbatch scripts under a real SLURM of one node (needs slurm-wlm and munge; 5 minutes)
+test-slurm: install ## The sbatch scripts under a real SLURM of one node (needs slurm-wlm and munge; 7 minutes)
 	PLMJAC_TEST_SLURM=1 $(BIN)/python -m pytest tests/slurm -rs $(ARGS)
 
 bench: install ## Authors' loop, transformers, plain and fast side by side (12 minutes; writes benchmark/)

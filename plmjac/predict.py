@@ -36,8 +36,7 @@ def predict(config: Config) -> int:
     from plmjac.inference.resolve import resolve  # noqa: PLC0415 - torch, 2 s
     from plmjac.inference.session import Session, outcome_of  # noqa: PLC0415 - Zarr and Arrow, 0.6 s
 
-    session = Session(resolve(settings, dataset, config, launch))
-    try:
+    with Session(resolve(settings, dataset, config, launch)) as session:
         if launch.is_alone:
             session.prepare()
         if launch.is_alone and not session.to_compute:
@@ -48,12 +47,6 @@ def predict(config: Config) -> int:
             if not execute(session, config):
                 return DONE  # rank 0 speaks for all
         rows = session.finish()
-    except OSError as error:
-        if error.errno in interruption.PASSING and error.filename is None:  # of a write to a file that is open
-            error.filename = str(settings.store)
-        raise
-    finally:
-        session.release()
     log.info("%s: %s", settings.store, outcome_of(rows))
     return SOME_FAILED if any(row.status in ("failed", "skipped") for row in rows) else DONE
 

@@ -150,7 +150,7 @@ for _spec in (
                 description="all of the categorical Jacobian, 800 L^2 bytes a protein"),
     ReadoutSpec("jacobian_int8", ("R", "A", "L", "20"), "int8", ("rows", "A", "L", "20"), needs_mutants=True,
                 make="plmjac.jacobian:in_steps", beside="jacobian_scale",
-                description="all of the Jacobian in steps of jacobian_scale: half the bytes, within half a step"),
+                description="all of the Jacobian in steps of jacobian_scale: half the bytes, 0.57 steps off at most"),
     ReadoutSpec("jacobian_scale", ("R", "L"), "float16", ("rows", "L"), needs_mutants=True, kinds=(),
                 make="plmjac.jacobian:steps", description="with jacobian_int8: the step of each pair's block"),
     ReadoutSpec("couplings", ("P", "20", "20"), "float16", needs_mutants=True, beside="coupled_pairs",

@@ -48,7 +48,7 @@ def test_plan_counts_what_predict_would_do(
     assert predict(*arguments, "threads=1") == 0
     assert plan(composed("plan", *arguments)) == 0
     said = capsys.readouterr().out
-    assert "5 already in the store" in said and "forwards" not in said
+    assert "5 already in the store" in said and ": 5 records" in said and "forwards" not in said
 
 
 def test_plan_needs_no_weights(capsys: pytest.CaptureFixture[str]) -> None:

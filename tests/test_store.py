@@ -301,6 +301,19 @@ def test_a_killed_writer_leaves_nothing_visible(path: Path) -> None:
     assert not list((path / "pending").glob("*/")) and not list(path.glob(".*.tmp"))
 
 
+def test_what_is_half_deleted_goes_and_a_store_called_proteins_keeps_all_else(tmp_path: Path) -> None:
+    store = tmp_path / "proteins"
+    create_or_check(store, IDENTITY, {"run": {"max_tokens": 5}})
+    write_protein(store, "a", 1)
+    for folder in ("proteins/half", "notes", "failed", "pending"):
+        (store / folder).mkdir(exist_ok=True)
+    (store / "notes/mine.txt").touch()
+    (store / "failed/b.json").touch()
+    StoreWriter(store).clear_pending()
+    assert {path.name for path in (store / "proteins").iterdir() if path.is_dir()} == {"a"}
+    assert (store / "notes/mine.txt").exists() and (store / "failed/b.json").exists() and (store / "pending").exists()
+
+
 def test_committing_what_is_already_there_keeps_the_first(path: Path) -> None:
     before = (path / "proteins/a/zarr.json").read_bytes()
     write_protein(path, "a", 1)

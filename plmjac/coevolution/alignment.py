@@ -183,7 +183,7 @@ def _unequal(rows: Rows) -> tuple[str, str] | None:
 
 
 def columns_of_query(query: str) -> Int64[np.ndarray, " L"]:
-    """Mask of the columns in which the query has a residue, from its aligned row (`-` for a gap)."""
+    """Indices of the columns in which the query has a residue, from its aligned row (`-` for a gap)."""
     return np.flatnonzero([letter not in "-." for letter in query])
 
 

@@ -44,7 +44,7 @@ def forecast_of(settings: PredictSettings, dataset: Dataset) -> Iterator[str]:
     yield f"model     {settings.model.name}: {model}, {_millions(model.num_parameters)} parameters"
     if warning := caution(settings.model.name, settings.dataset["name"], settings.model.checkpoint):
         yield f"          {warning}"
-    yield f"dataset   {settings.dataset['name']}: {len(rows)} records"
+    yield f"dataset   {settings.dataset['name']}: {sum(reasons.values())} records"
     yield from (f"            {count:6d} {reason}" for reason, count in reasons.items())
     todo = [row for row in rows if row.status == "pending" and not row.alias_of and row.key in mine]
     if settings.shard:

@@ -42,7 +42,7 @@ PLAN = f"{PENDING}/plan.json"
 
 
 class Session:
-    """Holds the store for a run, from `prepare` to `release`."""
+    """Holds the store for a run, from `prepare` to the end of the `with` block."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -156,10 +156,15 @@ class Session:
         """The proteins that this run has to compute."""
         return [row for row in remaining(self.rows, ()) if row.key in self._mine]
 
-    def release(self) -> None:
-        """Release the store, for a later run in this process."""
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Release the store, for a later run in this process, and let an error of the disk name it."""
         if self._guard is not None:
             self._guard.release()
+        if isinstance(error, OSError) and error.errno in interruption.PASSING and error.filename is None:
+            error.filename = str(self.store)  # of a write to a file that is open, which names none
 
     def finish(self) -> list[ManifestRow]:
         """On rank 0, after its own share: wait for the others, then write what became of every record.

@@ -196,9 +196,9 @@ def _check_jacobian(settings: PredictSettings) -> None:
         names = ", ".join(["segments", "readout", *(f"keep={name}" for name in sorted(others or {"blocks"}))])
         raise ValueError(f"{names} have no effect with schedule=full; add schedule=flanking")
     if settings.too_long == "window" and (whole := sorted({"couplings", "jacobian_int8"}.intersection(keep))):
-        raise ValueError(f"keep={whole} is of whole proteins; with too_long=window keep contacts or jacobian")
+        raise ValueError(f"keep={whole} works on whole proteins only; with too_long=window keep contacts or jacobian")
     if settings.positions and "couplings" in keep:
-        raise ValueError("keep=couplings is of whole proteins; with positions keep contacts or jacobian")
+        raise ValueError("keep=couplings works on whole proteins only; with positions keep contacts or jacobian")
     if settings.positions and not substitutes:
         raise ValueError("positions has no effect with substitutions=none, which mutates none")
     of_maps = [name for name in keep if {"contact_head", "attention"} & set(READOUTS[name].reads)]

@@ -168,10 +168,12 @@ class StoreWriter:
         for path in (self.path / PENDING).iterdir():
             if path.is_dir() and path.name != FOLDER:
                 shutil.rmtree(path)
-        for folder in (self.path, self.path / PROTEINS, self.path / FAILED):
+        proteins = self.path / PROTEINS
+        for folder in (self.path, proteins, self.path / FAILED):
             for entry in list(os.scandir(folder)):  # plain strings: there may be 200,000 proteins
                 if entry.is_dir():
-                    if folder.name == PROTEINS and not os.path.isfile(f"{entry.path}/zarr.json"):  # half deleted
+                    # Half deleted. The store's own folder may be called proteins as well.
+                    if folder is proteins and not os.path.isfile(f"{entry.path}/zarr.json"):
                         shutil.rmtree(entry.path)
                 elif is_temporary(entry.name):
                     os.unlink(entry.path)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,10 @@ def test_maps_of_two_stores_and_relatives(kind: str, store: Store, tmp_path: Pat
     alignment.write_text(f">p\n{SEQUENCE}\n>rel\n{SEQUENCE[:30]}{'-' * 10}\n")
     row = run("relatives", store, words=(f"evaluation.alignment={alignment}",)).tables["relatives"].iloc[0]
     assert row["pairs"] == np.triu(known_of(kind), 6).sum() and np.isfinite(row["P@L"])
-    table = run("conformations", store, words=("evaluation.a=p", "evaluation.b=p")).tables["conformations"]
+    both = [protein(), replace(protein(), id="q")]
+    table = run("conformations", store, structures=both, words=("evaluation.a=p", "evaluation.b=q")).tables[
+        "conformations"
+    ]
     assert (table["precision"].dropna() <= 1).all() and len(table.dropna(subset="recall"))
     settings = Approximations.model_validate(composed("evaluate", "+evaluation=approximations")["evaluation"])
     scores = scores_of(kind, 1)

@@ -1,4 +1,4 @@
-"""Recovery of a segment's contacts as residues are unmasked, by schedule: the paper's figure 4 from stores.
+"""Recovery of a segment's contacts as residues are unmasked, by schedule: the paper's curves from stores.
 
 Reads recovery stores (`schedule=flanking|random|random_avoiding_30`), one or several side by side: schedules, models,
 seeds. A fraction is of the segments that have a step at all, so its denominator shrinks with the step and is told with
