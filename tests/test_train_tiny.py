@@ -6,8 +6,10 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gemmi
+import lightning as pl
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from safetensors import safe_open
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from tiny import contacts, data, export, front, network, optimizer, teacher, training  # noqa: E402
+from tiny import contacts, data, export, front, network, optimizer, recipe, teacher, training  # noqa: E402
 
 from plmjac.coevolution import read_alignment  # noqa: E402
 
@@ -45,9 +47,8 @@ def _settings(**changes: object) -> training.Settings:
     values: dict[str, object] = {
         "families": [], "layers": 4, "width": 16, "heads": 2, "steps": 8, "decay_steps": 2, "per_family": 2,
         "mutants": 2, "mutations": 2, "masked": 3, "tokens": 40, "flanked": 0.5,
-        "lr": 0.02, "adam_lr": 3e-3, "weight_decay": 0.05, "weights": [1.0, 1.0, 4.0, 0.5, 1.0], "looking_steps": 6,
-        "held_layers": 0,
-        "seed": 1,
+        "lr": 0.02, "adam_lr": 3e-3, "weight_decay": 0.05, "weights": [1.0, 1.0, 4.0, 0.5, 1.0],
+        "held_layers": 0, "seed": 1,
     }  # fmt: skip
     return training.Settings(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -105,7 +106,7 @@ def test_other_settings_are_refused_but_more_steps_are_not(folder: Path, tmp_pat
 
 def test_every_part_of_the_loss_falls(folder: Path, tmp_path: Path) -> None:
     """On families of 40 random sequences there is little to learn but by heart; the change comes last: left out."""
-    settings = _settings(steps=60, decay_steps=20, flanked=0.0, looking_steps=100, width=32, per_family=4)
+    settings = _settings(steps=60, decay_steps=20, flanked=0.0, width=32, per_family=4)
     training.train(folder, tmp_path, settings, every=20)
     first, *_, last = _curve(tmp_path)
     for name in ("masked", "divergence", "column", "attention"):
@@ -206,6 +207,49 @@ def test_a_new_front_hands_over_what_the_old_one_does(folder: Path, tmp_path: Pa
     assert float(front.unlikeness(mean, wanted, taught)) == pytest.approx(1.0)
 
 
+def test_the_recipe_killed_in_any_run_gives_the_same_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All stages of the real one at toy size; it dies once in each of its three runs, and is given again."""
+    _write_structures(folder)
+    stages = tuple(
+        stage._replace(settings=replace(stage.settings, steps=steps, width=16, heads=2, tokens=40, masked=3))
+        for stage, steps in zip(recipe.STAGES, (2, 4, 2, 2, 4, 6), strict=True)
+    )
+
+    def follow(name: str) -> None:
+        recipe.follow(folder, tmp_path / name, tmp_path / f"{name}.safetensors", ("FAM1", "FAM2"), stages, every=1)
+
+    follow("a")
+    original, deaths = training.Journal.on_train_batch_end, [("alone", 3), ("front", 1), ("tiny", 2)]
+
+    def dies(self: training.Journal, trainer: pl.Trainer, *rest: Any) -> None:
+        original(self, trainer, *rest)
+        if deaths and (self.out.name, trainer.global_step) == deaths[0]:
+            deaths.pop(0)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Journal, "on_train_batch_end", dies)
+    for _ in range(3):
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            follow("b")
+    alone, held = (
+        training.load_checkpoint(tmp_path / "b" / run / "last.ckpt")["state_dict"] for run in ("alone", "tiny")
+    )
+    for name in (
+        "q_proj.weight",
+        "out_proj.weight",
+    ):  # the last layers, kept over the front and the stage that holds them
+        assert torch.equal(held[f"model.layers.4.self_attn.{name}"], alone[f"model.layers.3.self_attn.{name}"])
+    follow("b")
+    assert not deaths
+    with safe_open(tmp_path / "a.safetensors", "pt") as whole, safe_open(tmp_path / "b.safetensors", "pt") as again:
+        assert whole.metadata() == again.metadata()
+        assert all(torch.equal(whole.get_tensor(name), again.get_tensor(name)) for name in whole.keys())  # noqa: SIM118
+        facts = json.loads(whole.metadata()["training"])
+    assert facts["steps_done"] == 6 and facts["weights"][2] == 45 and facts["families"] == ["FAM1", "FAM2"]
+
+
 def test_losses_equal_sums_over_places(folder: Path, tmp_path: Path) -> None:
     """Every part against fair-esm's own forward and loops over rows, places, heads and amino acids."""
     corpus, taught = _taught(folder, tmp_path, tokens=30, flanked=1.0)
@@ -218,7 +262,7 @@ def test_losses_equal_sums_over_places(folder: Path, tmp_path: Path) -> None:
         whole = model(batch.tokens, repr_layers=[2], need_head_weights=True)
     logits = whole["logits"][..., 4:24].double()
     masked, divergence, change, to_change, column = [], [], [], [], []
-    looked, counted = [0.0, 0.0], [0.0, 0.0]
+    attention = []
     drawn, wild_types = len(batch.family), corpus.num_wild_types
     for row in range(len(batch.tokens)):
         for place in range(30):
@@ -244,15 +288,16 @@ def test_losses_equal_sums_over_places(folder: Path, tmp_path: Path) -> None:
                 ours = logits[row, place, allowed].log_softmax(0)
                 theirs = lesson.expected[row, place, allowed].double().log_softmax(0)
                 divergence.append(float((theirs.exp() * (theirs - ours)).sum()))
-            for k in range(2) if row < wild_types else ():
+            for k in range(2) if row < wild_types and lesson.taught[row, place] else ():
                 for h in range(2):
-                    strength = float(lesson.strength[k, row, h, place])
-                    share = whole["attentions"][row, 2 + k, h, place, lesson.look[k, row, h, place]]
-                    looked[k] -= strength * float(share.log()) if strength else 0.0
-                    counted[k] += strength
-    attention = sum(a / b for a, b in zip(looked, counted, strict=True)) / 2
-    means = [np.mean(part) for part in (masked, divergence, change, column)]
-    expected = torch.tensor([*means, attention, np.mean(to_change)])
+                    wanted = torch.zeros(30, dtype=torch.float64)
+                    wanted[0] = 1.0
+                    wanted[lesson.look[k, row, h, place]] += lesson.strength[k, row, h, place]
+                    wanted[0] -= lesson.strength[k, row, h, place]
+                    given = whole["attentions"][row, 2 + k, h, place].double()
+                    attention.append(float((wanted * (wanted / given).log())[wanted > 0].sum()))
+    means = [np.mean(part) for part in (masked, divergence, change, column, attention, to_change)]
+    expected = torch.tensor(means)
     torch.testing.assert_close(torch.stack(losses).detach().double(), expected.double(), atol=1e-4, rtol=1e-3)
 
 
@@ -327,15 +372,18 @@ def test_what_stands_out_keeps_the_mean_and_the_best_pairs() -> None:
 
 
 def test_partners_are_the_strongest_in_ascending_order() -> None:
+    """And their shares of attention are their couplings over 5, the median of the columns' strongest; 1 at most."""
     pairs = torch.zeros(10, 21, 10, 21)
-    for i, j, value in ((0, 9, 3.0), (0, 7, 2.0), (0, 6, 1.0), (0, 2, 5.0), (0, 1, 0.5)):
+    couplings = ((0, 9, 3.0), (0, 7, 2.0), (0, 6, 1.0), (0, 2, 5.0), (0, 1, 0.5), (3, 4, 8.0), (5, 8, 8.0))
+    for i, j, value in couplings:
         pairs[i, 0, j, 0] = pairs[j, 0, i, 0] = value
     found, strength = teacher.partners(pairs, heads=2)
     assert found[0, 0].tolist() == [7, 9] and found[1, 0].tolist() == [2, 6]
     assert found[0, 9].tolist() == [0, -1] and found[1, 9].tolist() == [-1, -1]
     assert found[1, 2].tolist() == [0, -1] and found[0, 2].tolist() == [-1, -1]
-    assert strength[0, 0, 1] / strength[0, 0, 0] == pytest.approx(1.5)
-    assert float(strength[strength > 0].mean()) == pytest.approx(1.0)
+    assert strength[:, 0].flatten().tolist() == pytest.approx([2 / 5, 3 / 5, 5 / 5, 1 / 5])
+    assert strength[:, 9].flatten().tolist() == pytest.approx([3 / 5, 0, 0, 0])
+    assert strength[1, 3].tolist() == [1, 0] and found[1, 3].tolist() == [4, -1]
 
 
 def test_a_field_of_other_sequences_is_not_taken(folder: Path, tmp_path: Path) -> None:
@@ -425,12 +473,6 @@ def test_mutants_differ_in_columns_of_the_family_only(folder: Path) -> None:
             assert (batch.tokens[k // 2][changed] != data.MASK_TOKEN).all()
             numbers.append(int(changed.sum()))
     assert max(numbers) == 3 and np.mean(numbers) == pytest.approx(3 * 19 / 20, abs=0.1)
-
-
-def test_attention_is_shown_less_and_less() -> None:
-    settings = _settings(looking_steps=100)
-    assert [settings.weights_at(step).attention for step in (0, 75, 90, 100, 200)] == pytest.approx([1, 1, 0.4, 0, 0])
-    assert settings.weights_at(200)[:4] == (1.0, 1.0, 4.0, 0.5)
 
 
 def test_rate_before_the_decay_does_not_know_the_end() -> None:
@@ -530,10 +572,14 @@ def _write_structure(path: Path, sequence: str) -> None:
     structure.write_pdb(str(path))
 
 
-def test_finish_writes_the_file_and_a_table_of_all_families(folder: Path, tmp_path: Path) -> None:
+def _write_structures(folder: Path) -> None:
     (folder / "structures").mkdir()
     for family in data.load_families(folder, []):
         _write_structure(folder / "structures" / f"{family.structure}.pdb", family.query)
+
+
+def test_finish_writes_the_file_and_a_table_of_all_families(folder: Path, tmp_path: Path) -> None:
+    _write_structures(folder)
     _train(folder, tmp_path / "run", steps=2)
     rows = export.finish(folder, tmp_path / "run", tmp_path / "tiny.safetensors", ["FAM2"])
     assert [(row["family"], row["length"], row["head_fitted_here"]) for row in rows] == [

@@ -11,7 +11,7 @@ import esm
 import torch
 import torch.nn.functional as F
 from esm.model.esm2 import ESM2
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from plmjac.alphabet import NUM_AMINO_ACIDS
@@ -37,11 +37,11 @@ SHARPNESS = 4.5
 class Weights(NamedTuple):
     """Weights of the parts of the loss."""
 
-    masked: float
-    divergence: float
-    change: float
-    column: float
-    attention: float
+    masked: float = 1.0
+    divergence: float = 1.0
+    change: float = 30.0
+    column: float = 0.5
+    attention: float = 1.0
 
 
 class Losses(NamedTuple):
@@ -49,7 +49,8 @@ class Losses(NamedTuple):
 
     `masked`: cross-entropy of masked residues. `divergence`: from the teacher's shares at the residues of wild types, a
     residue that is seen left out. `change`: squared difference from the teacher's change of the centred logits, summed
-    over amino acids. `column`: cross-entropy of the column. `attention`: cross-entropy of the place to look at.
+    over amino acids. `column`: cross-entropy of the column. `attention`: divergence of attention from
+    the teacher's.
     """
 
     masked: Tensor
@@ -152,12 +153,15 @@ def _queries_keys_values(
 
 def _looking_loss(
     q: Float[Tensor, "W H T E"], k: Float[Tensor, "W H T E"], keys: Float[Tensor, "W 1 1 T"],
-    look: Int64[Tensor, "W H T"], strength: Float[Tensor, "W H T"],
+    look: Int64[Tensor, "W H T"], strength: Float[Tensor, "W H T"], taught: Bool[Tensor, "W T"],
 ) -> Float[Tensor, ""]:  # fmt: skip
-    """Cross-entropy of attention against the one place that each head should look at, weighted by `strength`."""
+    """Divergence of attention at `taught` places from `strength` at the place to look at and the rest at BOS."""
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + keys
-    shares = scores.gather(-1, look[..., None])[..., 0] - scores.logsumexp(dim=-1)
-    loss: Tensor = -(shares * strength).sum() / strength.sum().clamp(min=1)
+    shares = scores.log_softmax(dim=-1)
+    at, rest = shares.gather(-1, look[..., None])[..., 0], shares[..., 0]
+    missed = torch.xlogy(strength, strength) - strength * at + torch.xlogy(1 - strength, 1 - strength)
+    missed = (missed - (1 - strength) * rest) * taught[:, None]
+    loss: Tensor = missed.sum() / (taught.sum() * look.shape[1])
     return loss
 
 
@@ -186,7 +190,8 @@ def hidden_states(
         )
         if lesson is not None and number in LOOKING_LAYERS:
             look, strength = (part[LOOKING_LAYERS.index(number)] for part in (lesson.look, lesson.strength))
-            losses.append(_looking_loss(q[: len(look)], k[: len(look)], keys[: len(look)], look, strength))
+            shown = slice(len(look))
+            losses.append(_looking_loss(q[shown], k[shown], keys[shown], look, strength, lesson.taught))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keys).transpose(1, 2).flatten(2).flatten(0, 1)
         x = x + layer.self_attn.out_proj(mixed[real])
         x = x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))

@@ -44,8 +44,9 @@ class Lesson(NamedTuple):
 
     `expected` are the conditionals of the wild types as logits, `change` how they differ in the mutants, centred over
     the amino acids. `taught` places are residues in a column of the family; `moved` ones as well, and neither masked
-    nor mutated. Head h of layer l should look from a place of a wild type at place `look[l][w, h, place]`, which counts
-    `strength[l][w, h, place]`: nothing where the family's column has no such partner or the sequence none in it.
+    nor mutated. Head h of layer l should give, from a `taught` place of a wild type, `strength[l][w, h, place]` of its
+    attention to place `look[l][w, h, place]` and the rest to BOS: all of it where the family's column has no such
+    partner or the sequence none in it.
     """
 
     expected: Float[Tensor, "W T 20"]
@@ -60,7 +61,7 @@ class Lesson(NamedTuple):
 class Couplings:
     """Fields and the couplings that stand out, and for each of two layers the partners of every column, one a head.
 
-    `partners` are columns in ascending order, -1 where there are fewer; `strengths` are the norms of their couplings.
+    `partners` are columns in ascending order, -1 where there are fewer; `strengths` are their shares of attention.
     """
 
     fields: Float[Tensor, "L 21"]
@@ -144,7 +145,11 @@ def coupling_norms(pairs: Float[Tensor, "L 21 L 21"]) -> Float[Tensor, "L L"]:
 
 
 def partners(pairs: Float[Tensor, "L 21 L 21"], heads: int) -> tuple[Int64[Tensor, "2 L H"], Float[Tensor, "2 L H"]]:
-    """For each of `SEPARATIONS` the `heads` columns that each column is coupled to most, and how much (1 on average).
+    """For each of `SEPARATIONS` the `heads` columns that each column is coupled to most, and how much (0 to 1).
+
+    How much is the norm of the coupling over that of a column's strongest one (the median over columns), at most 1.
+    Attention that is all or nothing would not tell a column's first partner from its eighth, and a contact head reads
+    nothing but attention.
 
     In ascending order, so that neighbouring columns, whose partners are neighbours too, have them at the same heads. A
     column that one layer is shown is not shown to the next.
@@ -163,8 +168,8 @@ def partners(pairs: Float[Tensor, "L 21 L 21"], heads: int) -> tuple[Int64[Tenso
         missing = (0, heads - column.shape[1])
         found.append(F.pad(column, missing, value=-1))
         weights.append(F.pad(value, missing))
-    strength = torch.stack(weights)
-    return torch.stack(found), strength / strength[strength > 0].mean()
+    strongest = strengths.amax(dim=1).median().clamp(min=1e-6)
+    return torch.stack(found), (torch.stack(weights) / strongest).clamp(max=1)
 
 
 def _states(family: Family) -> Int64[Tensor, "N L"]:

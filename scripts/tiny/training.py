@@ -7,7 +7,7 @@ import csv
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tiny.optimizer import MuonAdam, parameter_groups, rate_factor
 from tiny.teacher import Lesson, Teacher
 
 ADJUSTABLE = {
-    "steps", "decay_steps", "looking_steps", "per_family", "mutants", "mutations", "masked", "tokens", "flanked",
+    "steps", "decay_steps", "per_family", "mutants", "mutations", "masked", "tokens", "flanked",
     "weights", "held_layers",
 }  # fmt: skip
 """Settings that a run may go on with other values of: what may change along the way, sooner or later."""
@@ -33,31 +33,24 @@ ADJUSTABLE = {
 class Settings:
     """Everything that the loss curve depends on, besides the data; saved in the checkpoint and in the file's header."""
 
-    families: list[str]
-    layers: int
-    width: int
-    heads: int
-    steps: int
-    decay_steps: int
-    per_family: int
-    mutants: int
-    mutations: int
-    masked: int
-    tokens: int
-    flanked: float
-    lr: float
-    adam_lr: float
-    weight_decay: float
-    weights: list[float]
-    looking_steps: int
-    held_layers: int
-    seed: int
-
-    def weights_at(self, step: int) -> Weights:
-        """Weights of the parts of the loss; that of attention goes to nothing over the last quarter of its steps."""
-        left = (self.looking_steps - step) / max(1.0, 0.25 * self.looking_steps)
-        weights = Weights(*self.weights)
-        return weights._replace(attention=weights.attention * min(1.0, max(0.0, left)))
+    families: list[str] = field(default_factory=list)
+    layers: int = 5
+    width: int = 160
+    heads: int = 8
+    steps: int = 2100
+    decay_steps: int = 882
+    per_family: int = 1
+    mutants: int = 2
+    mutations: int = 4
+    masked: int = 4
+    tokens: int = 104
+    flanked: float = 0.67
+    lr: float = 0.01
+    adam_lr: float = 3e-3
+    weight_decay: float = 0.02
+    weights: list[float] = field(default_factory=lambda: [*Weights()])
+    held_layers: int = 0
+    seed: int = 0
 
 
 class Steps(IterableDataset[tuple[Batch, Lesson]]):
@@ -96,8 +89,7 @@ class TinyModule(pl.LightningModule):
         batch, lesson = given
         tables = self.tables(batch.tokens.shape[1])
         losses = training_losses(self.model, self.column_head, batch, lesson, self.first_columns, tables)
-        weights = self.settings.weights_at(self.global_step)
-        total = sum(weight * loss for weight, loss in zip(weights, losses, strict=False))
+        total = sum(weight * loss for weight, loss in zip(self.settings.weights, losses, strict=False))
         assert isinstance(total, Tensor)
         return {"loss": total, "parts": torch.stack(losses).detach()}
 
