@@ -1,6 +1,6 @@
 """Train the bundled model `tiny`: a small ESM-2 on a folder of protein family alignments, from data to shipped file.
 
-    python scripts/train_tiny.py recipe FOLDER --out runs
+    python scripts/train_tiny.py recipe FOLDER --out runs/recipe
     python scripts/train_tiny.py train FOLDER --out runs/two --families PF00076 PF00018
     python scripts/train_tiny.py finish FOLDER --run runs/two --export two.safetensors
 
@@ -20,10 +20,13 @@ million parameters.
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tiny.export import finish
 from tiny.recipe import FAMILIES, follow
 from tiny.training import Settings, train
+
+from plmjac.datasets import InputError
 
 SHIPPED = Path("plmjac/models/tiny.safetensors")
 
@@ -44,8 +47,8 @@ _HELP = argparse.ArgumentDefaultsHelpFormatter
 def _add_recipe(whole: argparse.ArgumentParser) -> None:
     add = whole.add_argument
     add("folder", type=Path, help="folder with alignments/, structures/ and queries.fasta")
-    add("--out", type=Path, default=Path("runs"), help="folder for the folders of the runs")
-    add("--export", type=Path, default=SHIPPED, help="file to write")
+    add("--out", type=Path, default=Path("runs/recipe"), help="folder for the folders of its three runs")
+    add("--export", type=Path, default=SHIPPED, help="file to write, over the one that is there")
     add("--families", nargs="+", default=list(FAMILIES), help="names of alignments")
 
 
@@ -73,20 +76,29 @@ def _add_train(fit: argparse.ArgumentParser) -> None:
     add("--held-layers", type=int, help="the last layers, which stay as they are, as does the embedding")
     add("--seed", type=int, help="of weights, batches and masks")
     add("--every", type=int, help="steps between rows of loss.csv and checkpoints")
-    fit.add_argument("--start-from", type=Path, help="checkpoint of another run, to start from its weights")
+    fit.add_argument(
+        "--start-from", type=Path, help="checkpoint of another run, to start from its weights instead of random ones"
+    )
 
 
 def _add_finish(end: argparse.ArgumentParser) -> None:
     add = end.add_argument
     add("folder", type=Path, help="folder with alignments/, structures/ and queries.fasta")
     add("--run", type=Path, default=Path("runs/tiny"), help="folder with last.ckpt")
-    add("--export", type=Path, default=SHIPPED, help="file to write")
+    add("--export", type=Path, default=SHIPPED, help="file to write, over the one that is there")
     add("--fit-families", nargs="*", default=[], help="for the contact head; none means every other one")
 
 
 def main() -> None:
-    """Run one of the three commands."""
-    arguments = vars(parser().parse_args())
+    """Run one of the three commands; bad input is a sentence, not a traceback."""
+    try:
+        run(vars(parser().parse_args()))
+    except InputError as error:
+        raise SystemExit(f"train_tiny: {error}") from None
+
+
+def run(arguments: dict[str, Any]) -> None:
+    """Run the command of these arguments."""
     command, folder = arguments.pop("command"), arguments.pop("folder")
     if command == "finish":
         finish(folder, arguments["run"], arguments["export"], arguments["fit_families"])

@@ -207,21 +207,23 @@ def test_a_new_front_hands_over_what_the_old_one_does(folder: Path, tmp_path: Pa
     assert float(front.unlikeness(mean, wanted, taught)) == pytest.approx(1.0)
 
 
-def test_the_recipe_killed_in_any_run_gives_the_same_file(
+def _recipe(folder: Path, out: Path, families: tuple[str, ...] = ("FAM1", "FAM2"), **changes: Any) -> None:
+    """All stages of the real one at toy size, into `out`."""
+    small = {"width": 16, "heads": 2, "decay_steps": 1, **changes}
+    stages = tuple(
+        stage._replace(settings=replace(stage.settings, steps=steps, **small))
+        for stage, steps in zip(recipe.STAGES, (2, 4, 4, 2, 4, 8), strict=True)
+    )
+    recipe.follow(folder, out, out / "export" / "tiny.safetensors", families, stages, every=2)
+
+
+def test_the_recipe_killed_in_any_run_gives_the_same_weights(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All stages of the real one at toy size; it dies once in each of its three runs, and is given again."""
+    """It dies in each of its runs, with steps done since the last checkpoint but once, and is given again."""
     _write_structures(folder)
-    stages = tuple(
-        stage._replace(settings=replace(stage.settings, steps=steps, width=16, heads=2, tokens=40, masked=3))
-        for stage, steps in zip(recipe.STAGES, (2, 4, 2, 2, 4, 6), strict=True)
-    )
-
-    def follow(name: str) -> None:
-        recipe.follow(folder, tmp_path / name, tmp_path / f"{name}.safetensors", ("FAM1", "FAM2"), stages, every=1)
-
-    follow("a")
-    original, deaths = training.Journal.on_train_batch_end, [("alone", 3), ("front", 1), ("tiny", 2)]
+    _recipe(folder, tmp_path / "a")
+    original, deaths = training.Journal.on_train_batch_end, [("alone", 3), ("front", 3), ("tiny", 2), ("tiny", 7)]
 
     def dies(self: training.Journal, trainer: pl.Trainer, *rest: Any) -> None:
         original(self, trainer, *rest)
@@ -229,25 +231,44 @@ def test_the_recipe_killed_in_any_run_gives_the_same_file(
             deaths.pop(0)
             raise KeyboardInterrupt
 
+    def state(name: str, run: str) -> dict[str, torch.Tensor]:
+        weights: dict[str, torch.Tensor] = training.load_checkpoint(tmp_path / name / run / "last.ckpt")["state_dict"]
+        return weights
+
     monkeypatch.setattr(training.Journal, "on_train_batch_end", dies)
-    for _ in range(3):
+    for left in (3, 2, 1, 0):
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            follow("b")
-    alone, held = (
-        training.load_checkpoint(tmp_path / "b" / run / "last.ckpt")["state_dict"] for run in ("alone", "tiny")
-    )
-    for name in (
-        "q_proj.weight",
-        "out_proj.weight",
-    ):  # the last layers, kept over the front and the stage that holds them
-        assert torch.equal(held[f"model.layers.4.self_attn.{name}"], alone[f"model.layers.3.self_attn.{name}"])
-    follow("b")
-    assert not deaths
-    with safe_open(tmp_path / "a.safetensors", "pt") as whole, safe_open(tmp_path / "b.safetensors", "pt") as again:
-        assert whole.metadata() == again.metadata()
-        assert all(torch.equal(whole.get_tensor(name), again.get_tensor(name)) for name in whole.keys())  # noqa: SIM118
-        facts = json.loads(whole.metadata()["training"])
-    assert facts["steps_done"] == 6 and facts["weights"][2] == 45 and facts["families"] == ["FAM1", "FAM2"]
+            _recipe(folder, tmp_path / "b")
+        assert len(deaths) == left
+        if left == 1:  # of the front and the stage that holds the last layers: these are still those of the first run
+            alone, held = state("b", "alone"), state("b", "tiny")
+            for part in ("self_attn.q_proj.weight", "fc2.bias"):
+                assert torch.equal(held[f"model.layers.4.{part}"], alone[f"model.layers.3.{part}"])
+    _recipe(folder, tmp_path / "b")
+    for run in ("alone", "front", "tiny"):
+        whole, again = state("a", run), state("b", run)
+        assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert not torch.equal(state("b", "tiny")["model.layers.4.fc2.bias"], alone["model.layers.3.fc2.bias"])
+    with safe_open(tmp_path / "b" / "export" / "tiny.safetensors", "pt") as file:
+        facts = json.loads(file.metadata()["training"])
+    assert facts["steps_done"] == 8 and facts["weights"][2] == 45 and facts["families"] == ["FAM1", "FAM2"]
+
+
+def test_the_recipe_refuses_before_any_training(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"there is no .*SFAM1_A\.pdb"):
+        _recipe(folder, tmp_path / "a")
+    _write_structures(folder)
+    with pytest.raises(SystemExit, match=r"no family FAM9 in .*queries\.fasta"):
+        _recipe(folder, tmp_path / "a", ("FAM1", "FAM9"))
+    with pytest.raises(SystemExit, match=r"there is no .*none/queries\.fasta; the folder needs"):
+        _recipe(folder / "none", tmp_path / "a")
+    assert not (tmp_path / "a" / "alone").exists()
+    with pytest.raises(SystemExit, match=r"FAM2 has 18 residues, too many for 19 tokens"):
+        _recipe(folder, tmp_path / "b", tokens=19)
+    _train(folder, tmp_path / "a" / "tiny", steps=2)
+    with pytest.raises(SystemExit, match=r"tiny/last\.ckpt did not start from .*front/last\.ckpt"):
+        _recipe(folder, tmp_path / "a")
+    assert not (tmp_path / "a" / "alone").exists()
 
 
 def test_losses_equal_sums_over_places(folder: Path, tmp_path: Path) -> None:

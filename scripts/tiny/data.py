@@ -65,8 +65,10 @@ class Batch(NamedTuple):
 
 def read_queries(folder: Path) -> dict[str, tuple[str, str]]:
     """Structure name and aligned query of each family, from `queries.fasta`."""
-    queries = {}
-    for record in (folder / "queries.fasta").read_text(encoding="utf-8").split(">")[1:]:
+    path, queries = folder / "queries.fasta", {}
+    if not path.is_file():
+        raise SystemExit(f"train_tiny: there is no {path}; the folder needs alignments/, structures/ and queries.fasta")
+    for record in path.read_text(encoding="utf-8").split(">")[1:]:
         title, *lines = record.splitlines()
         structure, family = title.split()
         queries[family] = (structure, "".join(lines).strip())

@@ -49,8 +49,7 @@ class Losses(NamedTuple):
 
     `masked`: cross-entropy of masked residues. `divergence`: from the teacher's shares at the residues of wild types, a
     residue that is seen left out. `change`: squared difference from the teacher's change of the centred logits, summed
-    over amino acids. `column`: cross-entropy of the column. `attention`: divergence of attention from
-    the teacher's.
+    over amino acids. `column`: cross-entropy of the column. `attention`: divergence of attention from the teacher's.
     """
 
     masked: Tensor

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from tiny.data import load_families
 from tiny.export import finish
 from tiny.front import FrontModule
 from tiny.training import Settings, TinyModule, train
@@ -52,8 +53,11 @@ def follow(
     """Every stage in its run's folder under `out`, then `finish` on the last one.
 
     A killed one is given again: stages that are done are passed over and the one that was cut off goes on from its
-    checkpoint, to the same weights.
+    checkpoint, to the same weights. Ends the program before any training where a structure is missing or a run in `out`
+    is of something else.
     """
+    _check(folder, out, families, stages)
+    export.parent.mkdir(parents=True, exist_ok=True)
     for stage in stages:
         settings = replace(stage.settings, families=list(families))
         before = out / stage.start_from / "last.ckpt" if stage.start_from else None
@@ -62,3 +66,14 @@ def follow(
         start_from = None if stage.front else before
         train(folder, out / stage.run, settings, every=every, start_from=start_from, module_of=module_of)
     finish(folder, out / stages[-1].run, export, [])
+
+
+def _check(folder: Path, out: Path, families: tuple[str, ...], stages: tuple[Stage, ...]) -> None:
+    for family in load_families(folder, list(families)):
+        path = folder / "structures" / f"{family.structure}.pdb"
+        if not path.is_file():
+            raise SystemExit(f"train_tiny: there is no {path}, the structure of {family.name} for the contact head")
+    for stage in stages:
+        run, before = out / stage.run / "last.ckpt", out / stage.start_from / "last.ckpt"
+        if stage.start_from and run.exists() and not before.exists():
+            raise SystemExit(f"train_tiny: {run} did not start from {before}, which is not there; take another --out")

@@ -167,6 +167,8 @@ def save_checkpoint(trainer: pl.Trainer, path: Path) -> None:
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of this script, tensors and plain values only."""
+    if not path.is_file():
+        raise SystemExit(f"train_tiny: there is no {path}; `train` writes it to its --out")
     checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return checkpoint
 
@@ -175,6 +177,11 @@ def corpus_of(folder: Path, settings: Settings) -> Corpus:
     """The data as these settings see it."""
     s = settings
     families = load_families(folder, s.families)
+    for family in families:
+        if len(family.query) > s.tokens - 2:
+            raise SystemExit(
+                f"train_tiny: {family.name} has {len(family.query)} residues, too many for {s.tokens} tokens"
+            )
     strangers = load_strangers(folder, [family.name for family in families])
     return Corpus(families, strangers, s.per_family, s.mutants, s.mutations, s.masked, s.tokens, s.flanked, s.seed)
 
@@ -195,7 +202,7 @@ def train(
         checkpoint = load_checkpoint(last)
         start = int(checkpoint["global_step"])
         then, now = checkpoint["settings"], asdict(settings)
-        changed = {key for key in now if then.get(key) != now[key]} - ADJUSTABLE
+        changed = {key for key in then.keys() | now.keys() if then.get(key) != now.get(key)} - ADJUSTABLE
         if changed:
             raise SystemExit(f"train_tiny: {last} was made with other {', '.join(sorted(changed))}; take another --out")
     if start >= settings.steps:
