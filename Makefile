@@ -14,7 +14,7 @@ endif
 
 STRUCTURES ?=
 RECOVERY := $(if $(STRUCTURES),pdb,demo)
-# Windows small enough for domains of 50 to 150 residues; the paper's are for chains of 200 and more.
+# Windows small enough for the demo's domains of 47 to 81 residues; the paper's are for chains of 200 and more.
 # BOS and EOS are masked: where tiny sees them, nearly all of its segments are recovered with nothing else shown.
 RECOVERY_KEYS := +experiment=single_segment model=$(DEMO_MODEL) model.bos_eos=mask \
 	segments.size=12 segments.margin=3 segments.threshold=2

@@ -1,8 +1,8 @@
 """Write docs/analyses.md and docs/kaib.png from the outputs of `make reproduce-tiny`.
 
-    data=../shared/data/covariation
+    data=FOLDER  # of Ollikainen and Kortemme (docs/tiny.md)
     { grep -A 1 2O9S_A $data/queries.fasta; cat $data/alignments/PF00018.fasta; } > demo/SH3.fasta
-    KAIB=../shared/data/kaib FAMILY=demo/SH3.fasta FAMILY_STRUCTURE=$data/structures/2O9S_A.pdb make reproduce-tiny
+    KAIB=STRUCTURES FAMILY=demo/SH3.fasta FAMILY_STRUCTURE=$data/structures/2O9S_A.pdb make reproduce-tiny
     python scripts/analyses_doc.py demo/paper
 
 KAIB names the folder with the two structures and the alignment of KaiB, FAMILY an alignment whose first row is the
@@ -168,10 +168,10 @@ def document(folder: Path) -> str:
         "# Analyses",
         "",
         paragraph(
-            "Written by `python scripts/analyses_doc.py` after `make reproduce-tiny` with KAIB and FAMILY; do not "
-            "edit. All numbers of a language model here are of the bundled `tiny`, which knows a few families and no "
-            "more: they show that the analyses run, and what they look like, not what ESM-2 knows. Baselines (inverse "
-            "covariance, MRF) need no model."
+            "Written by `python scripts/analyses_doc.py demo/paper` after `make reproduce-tiny` with KAIB, FAMILY and "
+            "FAMILY_STRUCTURE; do not edit. All numbers of a language model here are of the bundled `tiny`, which "
+            "knows a few families and no more: they show that the analyses run, and what they look like, not what ESM-2 "
+            "knows. Baselines (inverse covariance, MRF) need no model."
         ),
         "",
         "## The paper",
@@ -180,8 +180,8 @@ def document(folder: Path) -> str:
         "",
         paragraph(
             "Here windows are smaller than the paper's (12 residues; close pairs of 6), the domains short, and "
-            "contacts "
-            "those of five demo domains."
+            "contacts those of five demo domains, on three of which the contact head was fitted. BOS and EOS are "
+            "visible, where nearly every single segment is recovered with nothing else shown (docs/recovery.md)."
         ),
         "",
     ]

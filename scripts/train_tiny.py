@@ -28,8 +28,6 @@ from tiny.training import Settings, train
 
 from plmjac.datasets import InputError
 
-SHIPPED = Path("plmjac/models/tiny.safetensors")
-
 
 def parser() -> argparse.ArgumentParser:
     """All options with their defaults."""
@@ -48,7 +46,7 @@ def _add_recipe(whole: argparse.ArgumentParser) -> None:
     add = whole.add_argument
     add("folder", type=Path, help="folder with alignments/, structures/ and queries.fasta")
     add("--out", type=Path, default=Path("runs/recipe"), help="folder for the folders of its three runs")
-    add("--export", type=Path, default=SHIPPED, help="file to write, over the one that is there")
+    add("--export", type=Path, help="file to write; none means tiny.safetensors in --out")
     add("--families", nargs="+", default=list(FAMILIES), help="names of alignments")
 
 
@@ -85,7 +83,7 @@ def _add_finish(end: argparse.ArgumentParser) -> None:
     add = end.add_argument
     add("folder", type=Path, help="folder with alignments/, structures/ and queries.fasta")
     add("--run", type=Path, default=Path("runs/tiny"), help="folder with last.ckpt")
-    add("--export", type=Path, default=SHIPPED, help="file to write, over the one that is there")
+    add("--export", type=Path, help="file to write; none means tiny.safetensors in --run")
     add("--fit-families", nargs="*", default=[], help="for the contact head; none means every other one")
 
 
@@ -101,12 +99,17 @@ def run(arguments: dict[str, Any]) -> None:
     """Run the command of these arguments."""
     command, folder = arguments.pop("command"), arguments.pop("folder")
     if command == "finish":
-        finish(folder, arguments["run"], arguments["export"], arguments["fit_families"])
+        finish(folder, arguments["run"], _export(arguments["export"], arguments["run"]), arguments["fit_families"])
     elif command == "recipe":
-        follow(folder, arguments["out"], arguments["export"], tuple(arguments["families"]))
+        out = arguments["out"]
+        follow(folder, out, _export(arguments["export"], out), tuple(arguments["families"]))
     else:
         out, every, start_from = (arguments.pop(name) for name in ("out", "every", "start_from"))
         train(folder, out, Settings(**arguments), every=every, start_from=start_from)
+
+
+def _export(given: Path | None, folder: Path) -> Path:
+    return given or folder / "tiny.safetensors"
 
 
 if __name__ == "__main__":

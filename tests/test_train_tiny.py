@@ -265,7 +265,11 @@ def test_the_recipe_refuses_before_any_training(folder: Path, tmp_path: Path) ->
     assert not (tmp_path / "a" / "alone").exists()
     with pytest.raises(SystemExit, match=r"FAM2 has 18 residues, too many for 19 tokens"):
         _recipe(folder, tmp_path / "b", tokens=19)
+    with pytest.raises(SystemExit, match="4 layers or more"):
+        _recipe(folder, tmp_path / "b", layers=3)
     _train(folder, tmp_path / "a" / "tiny", steps=2)
+    with pytest.raises(SystemExit, match=r"a/tiny was not taught FAM9"):
+        export.finish(folder, tmp_path / "a" / "tiny", tmp_path / "tiny.safetensors", ["FAM9"])
     with pytest.raises(SystemExit, match=r"tiny/last\.ckpt did not start from .*front/last\.ckpt"):
         _recipe(folder, tmp_path / "a")
     assert not (tmp_path / "a" / "alone").exists()

@@ -1,1 +1,1 @@
-"""The parts of scripts/train_tiny.py: data, network, optimizer, training, contacts, export."""
+"""The parts of scripts/train_tiny.py: data, teacher, network, optimizer, training, front, contacts, export, recipe."""

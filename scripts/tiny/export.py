@@ -29,6 +29,8 @@ def finish(folder: Path, run: Path, export: Path, fit_families: list[str]) -> li
     names = [family.name for family in corpus.families]
     domains = [load_domain(folder, name) for name in names]
     fitted = set(fit_families or names[::2])
+    if unknown := fitted - set(names):
+        raise SystemExit(f"train_tiny: {run} was not taught {', '.join(sorted(unknown))}")
     weights, bias = fit_contact_head(model, [domain for domain in domains if domain.family in fitted], settings.seed)
     with torch.no_grad():
         model.contact_head.regression.weight.copy_(torch.from_numpy(weights)[None])

@@ -195,6 +195,8 @@ def train(
     `ADJUSTABLE` settings may differ from those of the checkpoint; any other difference ends the program, for the curve
     would be that of no settings at all.
     """
+    if settings.layers < 4 or settings.mutants < 1:
+        raise SystemExit("train_tiny: there must be 4 layers or more, and a mutant of each wild type")
     out.mkdir(parents=True, exist_ok=True)
     last = out / "last.ckpt"
     start = 0
