@@ -170,8 +170,8 @@ def document(folder: Path) -> str:
         paragraph(
             "Written by `python scripts/analyses_doc.py demo/paper` after `make reproduce-tiny` with KAIB, FAMILY and "
             "FAMILY_STRUCTURE; do not edit. All numbers of a language model here are of the bundled `tiny`, which "
-            "knows a few families and no more: they show that the analyses run, and what they look like, not what ESM-2 "
-            "knows. Baselines (inverse covariance, MRF) need no model."
+            "knows a few families and no more: they show that the analyses run, and what they look like, not what "
+            "ESM-2 knows. Baselines (inverse covariance, MRF) need no model."
         ),
         "",
         "## The paper",
